@@ -1,0 +1,1 @@
+"""Swarms and benchmarks of Roomwright."""

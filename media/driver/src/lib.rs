@@ -1,0 +1,1 @@
+//! Sockets, threads and timers around the core.

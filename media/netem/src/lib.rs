@@ -1,0 +1,1 @@
+//! A lossy, reordering, delaying link for tests, in virtual time.

@@ -1,0 +1,1 @@
+//! SDP as values, sans-IO.

@@ -1,0 +1,1 @@
+"""Roomwright package; see its README."""

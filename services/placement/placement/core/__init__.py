@@ -1,0 +1,1 @@
+"""Sans-IO machines and decisions of this service."""
