@@ -1,0 +1,125 @@
+"""What a Stage wants done, what it needs from its surroundings, and the step in which it says so.
+
+Effects are performed by the runner in order. Nothing here is sent by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from contracts.room.v1 import room_pb2
+
+from sfu.core.media_commands import Command
+
+
+@dataclass(frozen=True, slots=True)
+class SocketRef:
+    """One client socket: the signaling stream it is behind, and its session id there."""
+
+    stream: int
+    session: int
+
+
+@dataclass(frozen=True, slots=True)
+class SendSignal:
+    """One livekit.SignalResponse, serialized once, for one or many sockets."""
+
+    sockets: tuple[SocketRef, ...]
+    response: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RefuseSocket:
+    """Instead of a first response: an HTTP status and a plain-text body."""
+
+    socket: SocketRef
+    http_status: int
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class CloseSocket:
+    """Close with code 1000 after what was sent before is flushed. `reason` is for logs."""
+
+    socket: SocketRef
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TellRoom:
+    """A fact for the room's home, over the room link."""
+
+    fact: room_pb2.Fact
+
+
+Effect = SendSignal | RefuseSocket | CloseSocket | TellRoom | Command
+
+
+class Ids(Protocol):
+    """The randomness a Stage may use."""
+
+    def sid(self, prefix: str) -> str:
+        """`prefix` (such as "PA_" or "TR_AM") and 12 characters (LiveKit id format)."""
+        ...
+
+    def ice_credentials(self) -> tuple[str, str]:
+        """(ufrag, pwd) of RFC 8445 lengths; the ufrag is unique on this node."""
+        ...
+
+    def engine_id(self) -> int:
+        """A new id, unique on this node, with the stage's number above media_events.OWNER_SHIFT."""
+        ...
+
+    def number(self, low: int, high: int) -> int:
+        """A random integer, both ends included."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StageSettings:
+    """What a node tells each of its stages. Durations in seconds."""
+
+    fingerprint: str
+    candidates: Callable[[str], Sequence[str]]  # ufrag -> candidate lines, preferred first
+    sign_token: Callable[[Mapping[str, object]], str]  # claims without iss/exp/nbf -> JWT
+    region: str = ""
+    ice_servers: tuple[bytes, ...] = ()  # livekit.ICEServer
+    enabled_codecs: tuple[str, ...] = (
+        "audio/PCMU",
+        "audio/PCMA",
+        "audio/opus",
+        "audio/red",
+        "video/VP8",
+        "video/H264",
+        "video/VP9",
+        "video/AV1",
+        "video/H265",
+    )
+    ice_lite: bool = True
+    simulate_allowed: bool = False
+    max_metadata_bytes: int = 512 * 1024
+    max_attributes_bytes: int = 64 * 1024
+    max_name_bytes: int = 256
+    ping_interval: int = 5
+    ping_timeout: int = 15
+    join_timeout: float = 60.0
+    resume_grace: float = 5.0
+    token_interval: float = 300.0
+    negotiation_timeout: float = 15.0
+    unknown_track_timeout: float = 60.0
+    quality_interval: float = 5.0
+    downgrade_delay: float = 5.0
+
+
+@dataclass(slots=True)
+class Step:
+    """One call of `handle`: its time, and the effects gathered so far."""
+
+    now: float  # monotonic seconds
+    wall_ms: int  # Unix milliseconds
+    effects: list[Effect] = field(default_factory=list)
+
+    def emit(self, effect: Effect) -> None:
+        self.effects.append(effect)

@@ -1,0 +1,203 @@
+"""What the sfu asks of the media engine, as values.
+
+Each command is one call of `mediacore.Engine` (see media/python/mediacore/_native.pyi); `sfu.media` performs it. The
+configuration types mirror the engine's, so that nothing in `core/` needs the compiled module to say what it wants.
+Integers (pc, track, sender) are engine ids made by `Ids.engine_id`: the owning stage's number is in their upper bits,
+see `media_events.owner_of`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True, slots=True)
+class Codec:
+    """One payload type of a section. `mime` is `audio/opus`, `video/VP8`, ... in any case."""
+
+    mime: str
+    payload_type: int
+    clock_rate: int
+    rtx_payload_type: int | None = None
+    nack: bool = False
+    pli: bool = False
+    transport_cc: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ExtensionIds:
+    """RTP header extension ids of one section (RFC 8285); 0 is not negotiated."""
+
+    mid: int = 0
+    rid: int = 0
+    repaired_rid: int = 0
+    audio_level: int = 0
+    transport_cc: int = 0
+    abs_send_time: int = 0
+    abs_capture_time: int = 0
+    dependency_descriptor: int = 0
+    playout_delay: int = 0
+    video_orientation: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """One simulcast encoding a publisher announced, by rid or by SSRC."""
+
+    spatial_layer: int
+    rid: str | None = None
+    ssrc: int | None = None
+    rtx_ssrc: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiverConfig:
+    """A published track as it arrives. No encodings: there is one, found by mid."""
+
+    kind: Literal["audio", "video"]
+    mid: str
+    codecs: tuple[Codec, ...]
+    encodings: tuple[Encoding, ...] = ()
+    extensions: ExtensionIds = ExtensionIds()
+    measure_level: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SenderConfig:
+    """A track going out on one peer connection, with the codecs the far side accepts."""
+
+    track: int
+    mid: str
+    ssrc: int
+    rtx_ssrc: int | None
+    cname: str
+    codecs: tuple[Codec, ...]
+    extensions: ExtensionIds = ExtensionIds()
+    max_spatial_layer: int = 2
+    max_temporal_layer: int = 3
+    paused: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class CreatePeerConnection:
+    pc: int
+    ice_ufrag: str
+    ice_pwd: str
+    ice_lite: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class SetRemote:
+    pc: int
+    ice_ufrag: str
+    ice_pwd: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True)
+class RestartIce:
+    """New local credentials; a SetRemote with the far side's new ones follows."""
+
+    pc: int
+    ice_ufrag: str
+    ice_pwd: str
+
+
+@dataclass(frozen=True, slots=True)
+class AddRemoteCandidate:
+    pc: int
+    candidate: str
+
+
+@dataclass(frozen=True, slots=True)
+class ClosePeerConnection:
+    """Silent; its receivers and senders go with it."""
+
+    pc: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddReceiver:
+    pc: int
+    track: int
+    config: ReceiverConfig
+
+
+@dataclass(frozen=True, slots=True)
+class UpdateReceiver:
+    track: int
+    config: ReceiverConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SetTrackMuted:
+    track: int
+    muted: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RequestKeyframe:
+    track: int
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveTrack:
+    track: int
+
+
+@dataclass(frozen=True, slots=True)
+class AddSender:
+    pc: int
+    sender: int
+    config: SenderConfig
+
+
+@dataclass(frozen=True, slots=True)
+class SetSenderLayers:
+    sender: int
+    max_spatial_layer: int
+    max_temporal_layer: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
+class RemoveSender:
+    sender: int
+
+
+@dataclass(frozen=True, slots=True)
+class OpenDataChannel:
+    pc: int
+    label: str
+    ordered: bool = True
+    max_retransmits: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class SendData:
+    """One message to many peer connections, serialized once."""
+
+    pcs: tuple[int, ...]
+    label: str
+    payload: bytes
+    binary: bool = True
+
+
+Command = (
+    CreatePeerConnection
+    | SetRemote
+    | RestartIce
+    | AddRemoteCandidate
+    | ClosePeerConnection
+    | AddReceiver
+    | UpdateReceiver
+    | SetTrackMuted
+    | RequestKeyframe
+    | RemoveTrack
+    | AddSender
+    | SetSenderLayers
+    | RemoveSender
+    | OpenDataChannel
+    | SendData
+)
