@@ -1,9 +1,9 @@
 """What the sfu asks of the media engine, as values.
 
-Each command is one call of `mediacore.Engine` (see media/python/mediacore/_native.pyi); `sfu.media` performs it. The
-configuration types mirror the engine's, so that nothing in `core/` needs the compiled module to say what it wants.
-Integers (pc, track, sender) are engine ids made by `Ids.engine_id`: the owning stage's number is in their upper bits,
-see `media_events.owner_of`.
+Each command is one call of `mediacore.Engine` (see media/python/mediacore/_native.pyi);
+`sfu.media` performs it. The configuration types mirror the engine's, so that nothing in `core/`
+needs the compiled module to say what it wants. Integers (pc, track, sender) are engine ids made by
+`Ids.engine_id`: the owning stage's number is in their upper bits, see `media_events.owner_of`.
 """
 
 from __future__ import annotations
@@ -81,6 +81,8 @@ class SenderConfig:
 
 @dataclass(frozen=True, slots=True)
 class CreatePeerConnection:
+    """A new transport, controlled and (by default) ICE-lite; the DTLS client."""
+
     pc: int
     ice_ufrag: str
     ice_pwd: str
@@ -89,6 +91,8 @@ class CreatePeerConnection:
 
 @dataclass(frozen=True, slots=True)
 class SetRemote:
+    """What the far side's description says of its transport."""
+
     pc: int
     ice_ufrag: str
     ice_pwd: str
@@ -106,6 +110,8 @@ class RestartIce:
 
 @dataclass(frozen=True, slots=True)
 class AddRemoteCandidate:
+    """A trickled candidate, `candidate:...`."""
+
     pc: int
     candidate: str
 
@@ -119,6 +125,8 @@ class ClosePeerConnection:
 
 @dataclass(frozen=True, slots=True)
 class AddReceiver:
+    """Expect a published track on this peer connection."""
+
     pc: int
     track: int
     config: ReceiverConfig
@@ -126,28 +134,38 @@ class AddReceiver:
 
 @dataclass(frozen=True, slots=True)
 class UpdateReceiver:
+    """The track's section was negotiated again."""
+
     track: int
     config: ReceiverConfig
 
 
 @dataclass(frozen=True, slots=True)
 class SetTrackMuted:
+    """Stop or resume forwarding of a track."""
+
     track: int
     muted: bool
 
 
 @dataclass(frozen=True, slots=True)
 class RequestKeyframe:
+    """Ask the publisher for a key frame (throttled by the engine)."""
+
     track: int
 
 
 @dataclass(frozen=True, slots=True)
 class RemoveTrack:
+    """The track ended; its senders fall silent."""
+
     track: int
 
 
 @dataclass(frozen=True, slots=True)
 class AddSender:
+    """Forward a track on this peer connection."""
+
     pc: int
     sender: int
     config: SenderConfig
@@ -155,6 +173,8 @@ class AddSender:
 
 @dataclass(frozen=True, slots=True)
 class SetSenderLayers:
+    """The highest layers a sender may forward."""
+
     sender: int
     max_spatial_layer: int
     max_temporal_layer: int
@@ -163,11 +183,15 @@ class SetSenderLayers:
 
 @dataclass(frozen=True, slots=True)
 class RemoveSender:
+    """Stop forwarding and free the sender."""
+
     sender: int
 
 
 @dataclass(frozen=True, slots=True)
 class OpenDataChannel:
+    """A server-created channel; kept over a restart of the transport."""
+
     pc: int
     label: str
     ordered: bool = True

@@ -1,8 +1,8 @@
 """What the media engine reports, as values, and which stage each report is for.
 
-Not per packet: the engine gathers events and gives them in batches. `sfu.media` translates them from the compiled
-module. An engine id carries the number of the stage that made it in the bits above `OWNER_SHIFT`, so that the runner
-routes an event without a table.
+Not per packet: the engine gathers events and gives them in batches. `sfu.media` translates them
+from the compiled module. An engine id carries the number of the stage that made it in the bits
+above `OWNER_SHIFT`, so that the runner routes an event without a table.
 """
 
 from __future__ import annotations
@@ -38,6 +38,8 @@ class Failed:
 
 @dataclass(frozen=True, slots=True)
 class DataChannelOpened:
+    """Both ends may send on this channel."""
+
     pc: int
     label: str
     ordered: bool
@@ -46,12 +48,16 @@ class DataChannelOpened:
 
 @dataclass(frozen=True, slots=True)
 class DataChannelClosed:
+    """The channel is gone."""
+
     pc: int
     label: str
 
 
 @dataclass(frozen=True, slots=True)
 class DataReceived:
+    """One message from a data channel."""
+
     pc: int
     label: str
     payload: bytes
@@ -71,6 +77,8 @@ class EncodingStarted:
 
 @dataclass(frozen=True, slots=True)
 class EncodingStopped:
+    """No packet of this encoding for 2 s, or its SSRC said goodbye."""
+
     track: int
     spatial_layer: int
 
@@ -102,7 +110,7 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class TrackLoss:
-    """From the stats snapshot: share of a received track's packets lost since the last one, 0..1."""
+    """From the stats snapshot: share of a received track's packets lost lately, 0..1."""
 
     track: int
     fraction_lost: float

@@ -1,8 +1,8 @@
 """The sessions of one room on this node: the media side of a room, as one machine without IO.
 
-A Stage takes sockets, signal requests, orders of the Room and reports of the media engine, and gives signal responses,
-facts for the Room and engine commands. It is not the Room: who may be in the room and what participants look like to
-others is decided there, and comes here as orders.
+A Stage takes sockets, signal requests, orders of the Room and reports of the media engine, and
+gives signal responses, facts for the Room and engine commands. It is not the Room: who may be in
+the room and what participants look like to others is decided there, and comes here as orders.
 """
 
 from __future__ import annotations
