@@ -1,1 +1,22 @@
-//! The sans-IO media core: no socket, no clock.
+//! The sans-IO media core: no socket, no clock, no thread.
+//!
+//! [`Shard`] composes everything: bytes, commands and the time go in; datagrams, events and a deadline come out.
+//! Law of the crate: mutate, then drain. Not a WebRTC API: it knows peer connections, tracks and senders by
+//! numbers the caller chooses, and no room and no participant.
+#![forbid(unsafe_code)]
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod command;
+pub mod event;
+pub mod ids;
+pub mod shard;
+pub mod stats;
+
+pub use command::{
+    Codec, Command, Encoding, ExtensionIds, PeerConnectionConfig, ReceiverConfig, RemoteTransport,
+    SenderConfig, SourceConfig, TrackKind,
+};
+pub use event::Event;
+pub use ids::{PcId, SenderId, TrackId};
+pub use shard::{DtlsIdentity, LocalAddress, Protocol, Shard, ShardConfig, Transmit};
+pub use stats::{PeerConnectionStats, SenderStats, Stats, TrackStats};
