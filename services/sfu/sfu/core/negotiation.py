@@ -119,7 +119,7 @@ class SubscriberNegotiation:
         first_offer_id: int,
         data_channels: bool = True,
     ) -> None:
-        """`first_offer_id` 1..256, random. `data_channels`: section 0 is the application section."""
+        """`first_offer_id`: 1..256, random. `data_channels`: section 0 is for data."""
         raise NotImplementedError
 
     def add(self, track: DownTrack) -> str:

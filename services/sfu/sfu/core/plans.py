@@ -12,6 +12,8 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Literal
 
+from sfu.core.media_commands import Codec, Encoding, ExtensionIds
+
 Kind = Literal["audio", "video"]
 """Media kind of a section or a track."""
 
@@ -91,48 +93,6 @@ class DownTrack:
 
 
 @dataclass(frozen=True, slots=True)
-class CodecPlan:
-    """One payload type as the engine's `Codec` takes it; `mime` lower case (`video/vp8`)."""
-
-    mime: str
-    payload_type: int
-    clock_rate: int
-    rtx_payload_type: int | None = None
-    nack: bool = False
-    pli: bool = False
-    transport_cc: bool = False
-    fmtp: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class EncodingPlan:
-    """One encoding as the engine's `Encoding` takes it: by rid, or by SSRC."""
-
-    spatial_layer: int
-    rid: str | None = None
-    ssrc: int | None = None
-    rtx_ssrc: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class ExtensionPlan:
-    """RTP header extension ids (RFC 8285) as the engine's `ExtensionIds` takes them; 0 = not
-    negotiated.
-    """
-
-    mid: int = 0
-    rid: int = 0
-    repaired_rid: int = 0
-    audio_level: int = 0
-    transport_cc: int = 0
-    abs_send_time: int = 0
-    abs_capture_time: int = 0
-    dependency_descriptor: int = 0
-    playout_delay: int = 0
-    video_orientation: int = 0
-
-
-@dataclass(frozen=True, slots=True)
 class ReceiverPlan:
     """A section on which the client sends, matched to an announced track.
 
@@ -147,13 +107,13 @@ class ReceiverPlan:
     track_sid: str
     sdp_cid: str
     codec_index: int
-    codecs: tuple[CodecPlan, ...]
-    encodings: tuple[EncodingPlan, ...]
-    extensions: ExtensionPlan
+    codecs: tuple[Codec, ...]
+    encodings: tuple[Encoding, ...]
+    extensions: ExtensionIds
 
     @property
     def by_rid(self) -> bool:
-        """Whether the encodings are told apart by rid (RFC 8851) and become known by their packets."""
+        """Whether encodings are told apart by rid (RFC 8851) and become known by their packets."""
         return any(encoding.rid is not None for encoding in self.encodings)
 
 
@@ -181,8 +141,8 @@ class SenderPlan:
     ssrc: int
     rtx_ssrc: int | None
     cname: str
-    codecs: tuple[CodecPlan, ...]
-    extensions: ExtensionPlan
+    codecs: tuple[Codec, ...]
+    extensions: ExtensionIds
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,7 +208,7 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class NegotiationFailed:
-    """The client did not answer in time; the session needs a full reconnect. `reason` is for logs."""
+    """The client did not answer in time; a full reconnect is needed. `reason` is for logs."""
 
     reason: str
 
