@@ -1,0 +1,38 @@
+# Every command. `make help` lists them; recipes stay short, logic lives in tools/.
+PYTHON ?= python3
+VENV := .venv/bin
+SETUP := $(PYTHON) tools/setup.py
+ARGS ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run check lint types unit rust test integration conformance fuzz-corpus bench soak lock fmt clean
+
+help:  ## list the commands
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+setup:  ## install and build what is missing
+	@$(SETUP)
+
+run: setup  ## start everything on this machine and print a URL, a token and a page; ARGS="--port 7980"
+	@exec $(VENV)/roomwright dev $(ARGS)
+
+check: setup  ## lint, types, contracts, unit tests: what to run before a commit
+	@$(VENV)/python tools/tiers.py check
+
+test: setup  ## check, then integration, real clients and fuzz corpora
+	@$(VENV)/python tools/tiers.py test
+
+soak: setup  ## by hand: fuzzing, churn, benchmarks
+	@$(VENV)/python tools/tiers.py soak
+
+bench: setup  ## measure a server with a swarm; ARGS="--url ws://... --server-pid N" for another server
+	@$(VENV)/python -m loadtest.bench $(ARGS)
+
+fmt: setup  ## format everything
+	@$(VENV)/ruff format . && $(VENV)/ruff check --fix . && cd media && cargo fmt
+
+lock: setup  ## resolve the Python lock files anew from the pyproject.toml files
+	@$(VENV)/python tools/lock.py
+
+clean:  ## forget everything that was installed or built here
+	rm -rf .venv .roomwright proto/gen web/node_modules web/dist media/target media/python/mediacore/*.so

@@ -1,0 +1,141 @@
+"""Inbound: `/rtc`, `/rtc/v1`, their `/validate`, and `/`. Translates and refuses; decides nothing about rooms."""
+
+from dataclasses import dataclass
+
+from chassis.clock import Clock
+from chassis.errors import NotFound, ServiceError
+from chassis.tokens import Grants, KeyRing, TokenError
+from contracts.node.v1 import node_pb2
+from fastapi import APIRouter, Request
+from starlette.datastructures import Headers, QueryParams
+from starlette.responses import PlainTextResponse, Response
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from signaling.claims import claims_of
+from signaling.clients import NodeClients, PlacementClient
+from signaling.core.join import Join, JoinRefused, parse_join
+from signaling.metrics import Metrics
+from signaling.runner import SocketRunner, deny
+
+CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
+
+
+@dataclass(frozen=True, slots=True)
+class RtcApi:
+    """The signaling endpoints over one placement and its nodes."""
+
+    keys: KeyRing
+    placement: PlacementClient
+    nodes: NodeClients
+    clock: Clock
+    metrics: Metrics
+    auto_create: bool
+
+    def router(self) -> APIRouter:
+        """The routes; a plain GET of a socket path is a 404, as SDKs expect."""
+        router = APIRouter()
+        router.add_api_route("/", self.health, methods=["GET", "HEAD"])
+        for path, v1 in (("/rtc", False), ("/rtc/v1", True)):
+            router.add_api_websocket_route(path, self._socket_route(v1))
+            router.add_api_route(path, _not_an_upgrade, methods=["GET"])
+            router.add_api_route(f"{path}/validate", self._validate_route(v1), methods=["GET"])
+        return router
+
+    async def health(self) -> Response:
+        """What load balancers and clients probe: 200 `OK` while this replica serves."""
+        return PlainTextResponse("OK")
+
+    def _socket_route(self, v1: bool):  # type: ignore[no-untyped-def]  # the framework reads the inner annotations
+        async def socket(websocket: WebSocket) -> None:
+            await self._serve(websocket, v1=v1)
+
+        return socket
+
+    def _validate_route(self, v1: bool):  # type: ignore[no-untyped-def]
+        async def validate(request: Request) -> Response:
+            try:
+                await self._check(request.query_params, request.headers, v1=v1)
+            except JoinRefused as refused:
+                return PlainTextResponse(refused.text, refused.status, headers=CORS_ANYONE)
+            return PlainTextResponse("success", headers=CORS_ANYONE)
+
+        return validate
+
+    async def _check(self, query: QueryParams, headers: Headers, *, v1: bool) -> tuple[Join, Grants]:
+        try:
+            grants = authenticate(self.keys, query, headers, self.clock)
+        except TokenError as error:
+            raise JoinRefused(401, str(error)) from None
+        join = parse_join(query, grants, v1=v1, user_agent=headers.get("user-agent", ""))
+        assert grants is not None  # parse_join refuses a join without grants
+        if not self._may_create(grants):
+            try:
+                await self.placement.find(join.room_name)
+            except ServiceError as error:
+                raise _refusal(error) from None
+        return join, grants
+
+    async def _serve(self, websocket: WebSocket, *, v1: bool) -> None:
+        try:
+            join, grants = await self._check(websocket.query_params, websocket.headers, v1=v1)
+            try:
+                assigned = await self.placement.assign(
+                    join.room_name, create=self._may_create(grants)
+                )
+            except ServiceError as error:
+                raise _refusal(error) from None
+        except JoinRefused as refused:
+            self.metrics.joins_refused.add(1, {"status": refused.status})
+            await deny(websocket, refused.status, refused.text)
+            return
+        lease = assigned.lease
+        client = websocket.client
+        opening = node_pb2.OpenSession(
+            room_name=join.room_name,
+            epoch=lease.epoch,
+            room_sid=lease.room_sid,
+            room_created=assigned.created,
+            claims=claims_of(grants, identity=join.identity).SerializeToString(),
+            client_info=join.request.client_info.SerializeToString(),
+            join_request=join.request.SerializeToString(),
+            single_peer_connection=join.single_peer_connection,
+            reconnect=join.request.reconnect,
+            participant_sid=join.request.participant_sid,
+            reconnect_reason=join.request.reconnect_reason,
+            client_address=client.host if client is not None else "",
+        )
+        # The machine must learn of a client that goes away while it waits: the connect event is ours to take.
+        await websocket.receive()
+        runner = SocketRunner(websocket, self.nodes.at(lease.node_address), self.clock, self.metrics)
+        try:
+            await runner.run(opening)
+        except WebSocketDisconnect:
+            return
+
+    def _may_create(self, grants: Grants) -> bool:
+        return self.auto_create or (grants.video is not None and grants.video.room_create)
+
+
+def authenticate(keys: KeyRing, query: QueryParams, headers: Headers, clock: Clock) -> Grants | None:
+    """The verified grants of a request; None when it carries no token; raise `TokenError` when it carries a bad one."""
+    header = headers.get("authorization")
+    if header is not None:
+        if not header.startswith("Bearer "):
+            raise TokenError("invalid authorization header. Must start with Bearer ")
+        token = header.removeprefix("Bearer ")
+    else:
+        token = query.get("access_token", "")
+    if not token:
+        return None
+    return keys.verify(token, clock.wall_ms() / 1000)
+
+
+async def _not_an_upgrade() -> Response:
+    return Response(status_code=404)
+
+
+def _refusal(error: ServiceError) -> JoinRefused:
+    if isinstance(error, NotFound):
+        # This phrase tells JavaScript clients "not allowed" from "no /rtc/v1 here".
+        return JoinRefused(404, "requested room does not exist")
+    return JoinRefused(error.http_status, error.message)

@@ -1,0 +1,172 @@
+"""Outbound: placement, and the signal stream and API calls of every node this replica talks to."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import grpc
+import structlog
+from chassis.errors import NotFound, ServiceError
+from chassis.rpc import Dialer, service_error
+from contracts.node.v1 import node_pb2, node_pb2_grpc
+from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
+
+from signaling.core.session import CloseArrived, Event, NodeLost, RefusalArrived, ResponseArrived
+
+CALL_TIMEOUT_S = 5.0
+MAX_UNSENT_REQUESTS = 10_000
+
+log = structlog.get_logger()
+
+
+class PlacementClient:
+    """Asks placement for the home of a room; errors come as `ServiceError`."""
+
+    def __init__(self, dialer: Dialer, address: str) -> None:
+        self._stub = placement_pb2_grpc.PlacementServiceStub(dialer.channel(address))
+
+    async def assign(self, room_name: str, *, create: bool) -> placement_pb2.AssignRoomResponse:
+        """The room's home; a new one only when `create`, else `NotFound`."""
+        request = placement_pb2.AssignRoomRequest(room_name=room_name, create=create)
+        try:
+            return await self._stub.AssignRoom(request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from None
+
+    async def find(self, room_name: str) -> placement_pb2.Lease:
+        """The room's present home, or `NotFound` with the text SDKs know."""
+        try:
+            response = await self._stub.FindRoom(
+                placement_pb2.FindRoomRequest(room_name=room_name), timeout=CALL_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            translated = service_error(error)
+            if isinstance(translated, NotFound):
+                raise NotFound("requested room does not exist") from None
+            raise translated from None
+        return response.lease
+
+    async def list(self, room_names: list[str]) -> list[placement_pb2.Lease]:
+        """Every room with a home, or those of the given names."""
+        try:
+            response = await self._stub.ListRooms(
+                placement_pb2.ListRoomsRequest(room_names=room_names), timeout=CALL_TIMEOUT_S
+            )
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from None
+        return list(response.leases)
+
+
+class NodeClient:
+    """One node: its signal stream, opened with the first session and again when it broke, and its API calls."""
+
+    def __init__(self, dialer: Dialer, address: str) -> None:
+        self._address = address
+        self._stub = node_pb2_grpc.NodeServiceStub(dialer.channel(address))
+        self._requests: asyncio.Queue[node_pb2.SignalStreamRequest] = asyncio.Queue()
+        self._room_in_queue = asyncio.Event()
+        self._room_in_queue.set()
+        self._sessions: dict[int, Callable[[Event], None]] = {}
+        self._next_session = 1
+        self._task: asyncio.Task[None] | None = None
+
+    def open(self, request: node_pb2.OpenSession, on_event: Callable[[Event], None]) -> int:
+        """Begin a session on this node; what the node answers comes as events."""
+        session_id = self._next_session
+        self._next_session += 1
+        self._sessions[session_id] = on_event
+        self._put(node_pb2.SignalStreamRequest(session_id=session_id, open=request))
+        if self._task is None or self._task.done():
+            self._task = asyncio.create_task(self._run())
+        return session_id
+
+    async def send(self, session_id: int, request: bytes) -> None:
+        """Pass one SignalRequest on; waits while the node takes none."""
+        await self._room_in_queue.wait()
+        if session_id in self._sessions:
+            self._put(node_pb2.SignalStreamRequest(session_id=session_id, signal_request=request))
+
+    def end(self, session_id: int, cause: node_pb2.SocketClosed.Cause.ValueType) -> None:
+        """Forget a session and tell the node that its socket is gone."""
+        if self._sessions.pop(session_id, None) is not None:
+            closed = node_pb2.SocketClosed(cause=cause)
+            self._put(node_pb2.SignalStreamRequest(session_id=session_id, socket_closed=closed))
+
+    async def call(self, request: node_pb2.CallApiRequest) -> bytes:
+        """One API call on a room of this node; its error comes as `ServiceError`."""
+        try:
+            response = await self._stub.CallApi(request, timeout=CALL_TIMEOUT_S)
+        except grpc.aio.AioRpcError as error:
+            raise service_error(error) from None
+        if response.error_code:
+            raise ServiceError.from_twirp(response.error_code, response.error_message)
+        return response.response
+
+    async def close(self) -> None:
+        """End the stream; the node sees every socket of this replica go."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)
+
+    def _put(self, request: node_pb2.SignalStreamRequest) -> None:
+        self._requests.put_nowait(request)
+        if self._requests.qsize() >= MAX_UNSENT_REQUESTS:
+            self._room_in_queue.clear()
+
+    async def _outgoing(self) -> AsyncIterator[node_pb2.SignalStreamRequest]:
+        while True:
+            request = await self._requests.get()
+            if self._requests.qsize() < MAX_UNSENT_REQUESTS // 2:
+                self._room_in_queue.set()
+            yield request
+
+    async def _run(self) -> None:
+        try:
+            async for response in self._stub.SignalStream(self._outgoing()):
+                self._deliver(response)
+        except grpc.aio.AioRpcError as error:
+            log.warning("signal stream broke", node_address=self._address, error=error.details())
+        finally:
+            self._requests = asyncio.Queue()
+            self._room_in_queue.set()
+            lost, self._sessions = self._sessions, {}
+            for on_event in lost.values():
+                on_event(NodeLost())
+
+    def _deliver(self, response: node_pb2.SignalStreamResponse) -> None:
+        event = _event(response)
+        if event is None:
+            return
+        for session_id in response.session_ids:
+            on_event = self._sessions.get(session_id)
+            if on_event is not None:
+                on_event(event)
+
+
+class NodeClients:
+    """The nodes this replica talks to, by gRPC address."""
+
+    def __init__(self, dialer: Dialer) -> None:
+        self._dialer = dialer
+        self._nodes: dict[str, NodeClient] = {}
+
+    def at(self, address: str) -> NodeClient:
+        """The client of the node at an address, made on first use."""
+        if address not in self._nodes:
+            self._nodes[address] = NodeClient(self._dialer, address)
+        return self._nodes[address]
+
+    async def close(self) -> None:
+        """Close every stream."""
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+
+
+def _event(response: node_pb2.SignalStreamResponse) -> Event | None:
+    match response.WhichOneof("message"):
+        case "signal_response":
+            return ResponseArrived(response.signal_response)
+        case "refused":
+            return RefusalArrived(response.refused.http_status, response.refused.message)
+        case "close":
+            return CloseArrived(response.close.code)
+        case _:
+            return None

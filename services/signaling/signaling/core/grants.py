@@ -1,0 +1,116 @@
+"""Which API call needs which grant, who answers it, and whose room it is about: one table.
+
+The call itself is performed by the room's node; here it is only allowed or refused.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from chassis.errors import InvalidArgument, Unauthenticated
+from chassis.tokens import Grants
+from google.protobuf.message import Message
+from livekit.protocol import models, room
+
+ROOM_SERVICE = "livekit.RoomService"
+
+
+class Owner(Enum):
+    """Who answers a call."""
+
+    ROOM = "room"  # the room's home node; NOT_FOUND when the room has none
+    CREATES_ROOM = "creates_room"  # the room's home node, assigned now when missing
+    ALL_ROOMS = "all_rooms"  # every node with a room asked for; answers are joined
+    NOBODY = "nobody"  # known to the protocol, not offered here
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """One row: message types, the check, the owner, and how the request names its room."""
+
+    request: type[Message]
+    response: type[Message]
+    allowed: Callable[[Grants, Any], bool]
+    owner: Owner
+    room_of: Callable[[Any], str]
+
+
+def _create(grants: Grants, _request: Message) -> bool:
+    return grants.video is not None and grants.video.room_create
+
+
+def _list(grants: Grants, _request: Message) -> bool:
+    return grants.video is not None and grants.video.room_list
+
+
+def _admin(grants: Grants, request: Any) -> bool:
+    return grants.video is not None and grants.video.room_admin and grants.video.room == request.room
+
+
+def _destination(grants: Grants, request: Any) -> bool:
+    return (
+        _admin(grants, request)
+        and grants.video is not None
+        and grants.video.destination_room == request.destination_room
+    )
+
+
+def _room(request: Any) -> str:
+    return str(request.room)
+
+
+def _name(request: Any) -> str:
+    return str(request.name)
+
+
+def _none(_request: Any) -> str:
+    return ""
+
+
+METHODS: dict[str, dict[str, Method]] = {
+    ROOM_SERVICE: {
+        "CreateRoom": Method(room.CreateRoomRequest, models.Room, _create, Owner.CREATES_ROOM, _name),
+        "ListRooms": Method(room.ListRoomsRequest, room.ListRoomsResponse, _list, Owner.ALL_ROOMS, _none),
+        "DeleteRoom": Method(room.DeleteRoomRequest, room.DeleteRoomResponse, _create, Owner.ROOM, _room),
+        "ListParticipants": Method(
+            room.ListParticipantsRequest, room.ListParticipantsResponse, _admin, Owner.ROOM, _room
+        ),
+        "GetParticipant": Method(
+            room.RoomParticipantIdentity, models.ParticipantInfo, _admin, Owner.ROOM, _room
+        ),
+        "RemoveParticipant": Method(
+            room.RoomParticipantIdentity, room.RemoveParticipantResponse, _admin, Owner.ROOM, _room
+        ),
+        "MutePublishedTrack": Method(
+            room.MuteRoomTrackRequest, room.MuteRoomTrackResponse, _admin, Owner.ROOM, _room
+        ),
+        "UpdateParticipant": Method(
+            room.UpdateParticipantRequest, models.ParticipantInfo, _admin, Owner.ROOM, _room
+        ),
+        "UpdateSubscriptions": Method(
+            room.UpdateSubscriptionsRequest, room.UpdateSubscriptionsResponse, _admin, Owner.ROOM, _room
+        ),
+        "SendData": Method(room.SendDataRequest, room.SendDataResponse, _admin, Owner.ROOM, _room),
+        "UpdateRoomMetadata": Method(
+            room.UpdateRoomMetadataRequest, models.Room, _admin, Owner.ROOM, _room
+        ),
+        "ForwardParticipant": Method(
+            room.ForwardParticipantRequest, room.ForwardParticipantResponse, _destination, Owner.NOBODY, _room
+        ),
+        "MoveParticipant": Method(
+            room.MoveParticipantRequest, room.MoveParticipantResponse, _destination, Owner.NOBODY, _room
+        ),
+        "PerformRpc": Method(room.PerformRpcRequest, room.PerformRpcResponse, _admin, Owner.NOBODY, _room),
+    }
+}
+
+
+def check(method: Method, grants: Grants | None, request: Message) -> None:
+    """Refuse what the token does not allow, as server SDKs expect it: 401 `permissions denied`, never 403."""
+    if grants is None or not method.allowed(grants, request):
+        raise Unauthenticated("permissions denied")
+    if method.owner is Owner.CREATES_ROOM and not method.room_of(request):
+        raise InvalidArgument("room name is required")
+    if len(method.room_of(request).encode()) > 256:
+        raise InvalidArgument("room name exceeds 256 bytes")

@@ -1,0 +1,17 @@
+"""Every knob of signaling."""
+
+from pathlib import Path
+
+from chassis.settings import ChassisSettings
+from pydantic_settings import SettingsConfigDict
+
+
+class SignalingSettings(ChassisSettings, frozen=True):
+    """Where it listens, where placement is, and what it serves beside the protocol."""
+
+    model_config = SettingsConfigDict(env_prefix="SIGNALING_", env_nested_delimiter="__")
+
+    http_addresses: tuple[str, ...] = ("127.0.0.1:7880",)
+    placement_address: str = "127.0.0.1:7890"
+    auto_create: bool = True
+    web_directory: Path | None = None  # served under /app/ when set
