@@ -9,7 +9,10 @@
 pub mod command;
 pub mod event;
 pub mod ids;
+pub mod packet;
+pub mod sequence;
 pub mod shard;
+pub mod srtp;
 pub mod stats;
 
 pub use command::{
