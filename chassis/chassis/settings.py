@@ -1,0 +1,130 @@
+"""The settings every service has. A service's own `Settings` extends these with its own prefix.
+
+Read once, in `__main__`, from the environment (`ROOMWRIGHT_NATS_URL=...`; a service puts its own
+name in place of ROOMWRIGHT) or from files; passed down as plain values after that.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from chassis import ids
+from chassis.errors import SettingsError
+
+MIN_SECRET_CHARACTERS = 32
+"""An API secret shorter than this can be guessed from one token offline."""
+
+
+def parse_keys(text: str) -> dict[str, str]:
+    """API keys from text: `key: secret` lines (comments allowed), or a JSON object.
+
+    Errors name the line, never its content.
+    """
+    if text.lstrip().startswith("{"):
+        try:
+            found = json.loads(text)
+        except ValueError:
+            raise SettingsError("API keys: not a JSON object") from None
+        return {str(key): str(secret) for key, secret in found.items()}
+    keys: dict[str, str] = {}
+    for number, line in enumerate(text.replace(",", "\n").splitlines(), start=1):
+        stripped = line.strip()
+        if not stripped or stripped.startswith("#"):
+            continue
+        key, colon, secret = stripped.partition(":")
+        key, secret = key.strip().strip("\"'"), secret.strip().strip("\"'")
+        if not colon or not key or not secret:
+            raise SettingsError(f"API keys: entry {number} is not of the form 'key: secret'")
+        keys[key] = secret
+    return keys
+
+
+def _keys(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return parse_keys(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
+class ChassisSettings(BaseSettings):
+    """What every service can be told; durations carry their unit in the name."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="ROOMWRIGHT_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    node_id: str = Field(default_factory=lambda: ids.new_node_id(secrets.choice))
+    """Who this process is in the cluster; made anew at each start unless given."""
+    region: str = ""
+    """Where this process runs; placement prefers nodes of the client's region."""
+
+    nats_url: str = "nats://127.0.0.1:4222"
+    """One address, or several separated by commas."""
+    nats_user: str = ""
+    nats_password: SecretStr = SecretStr("")
+    nats_replicas: int = Field(default=1, ge=1, le=5)
+    """Copies of each stream and bucket."""
+
+    grpc_address: str = "127.0.0.1:0"
+    """Where this service's gRPC server listens; port 0 picks a free one."""
+    grpc_advertise: str = ""
+    """host:port that other services reach `grpc_address` under; empty: the bound address."""
+    health_address: str = "127.0.0.1:0"
+    """Where /healthz, /readyz and /metrics are served; port 0 picks a free one."""
+
+    internal_token: SecretStr = SecretStr("")
+    """Shared by all services: proves to a gRPC server that its caller is one of them."""
+    insecure: bool = False
+    """Let services call each other without `internal_token`. For closed networks only."""
+
+    api_keys: Annotated[dict[str, SecretStr], NoDecode, BeforeValidator(_keys)] = Field(
+        default_factory=dict
+    )
+    """API key to secret: a mapping, a JSON object, or `key: secret` lines. The first key signs."""
+    api_keys_file: Path | None = None
+    """A file of `key: secret` lines, in place of `api_keys`."""
+    dev_keys: bool = False
+    """Accept API secrets shorter than 32 characters. For a laptop only."""
+
+    log_level: str = "info"
+    log_json: bool = True
+    otlp_endpoint: str | None = None
+    """Where traces go over OTLP; none: traces are not exported."""
+    drain_timeout_s: float = 30.0
+    """How long a stop waits for work to end before the process goes anyway."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _read_keys_file(cls, values: Any) -> Any:
+        path = values.get("api_keys_file") if isinstance(values, dict) else None
+        if not path:
+            return values
+        try:
+            text = Path(path).read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise ValueError(f"API keys file {path}: {error.__class__.__name__}") from None
+        return {**values, "api_keys": text}
+
+    @model_validator(mode="after")
+    def _refuse_short_secrets(self) -> ChassisSettings:
+        if self.dev_keys:
+            return self
+        for key, secret in self.api_keys.items():
+            if len(secret.get_secret_value()) < MIN_SECRET_CHARACTERS:
+                raise ValueError(
+                    f"the secret of API key {key!r} is shorter than "
+                    f"{MIN_SECRET_CHARACTERS} characters"
+                )
+        return self

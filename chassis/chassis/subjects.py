@@ -1,0 +1,50 @@
+"""Every stream, subject and bucket name, once.
+
+Subjects are `<area>.<noun>.<verb-past>` for messages, and `events.<partition>.<event name>` for the
+durable facts: a consumer of one partition sees the facts of its rooms in order and no others.
+"""
+
+from __future__ import annotations
+
+import zlib
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """A durable stream on the bus: refuses new messages when full, drops repeated message ids."""
+
+    name: str
+    subjects: tuple[str, ...]
+    max_bytes: int
+    max_age_s: float
+    duplicate_window_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Bucket:
+    """A key-value bucket; one revision per key is kept."""
+
+    name: str
+    max_value_bytes: int = 512 * 1024
+    """A NATS message is limited to 1 MB; larger values belong in the object store."""
+
+
+EVENTS: Final = Stream(
+    name="EVENTS",
+    subjects=("events.>",),
+    max_bytes=256 * 1024 * 1024,
+    max_age_s=7 * 24 * 3600,
+    duplicate_window_s=120,
+)
+EVENT_PARTITIONS: Final = 64
+
+NODES: Final = Bucket("nodes", max_value_bytes=16 * 1024)
+ROOMS: Final = Bucket("rooms", max_value_bytes=16 * 1024)
+
+
+def event_subject(room_name: str, event_name: str) -> str:
+    """The subject of one fact about a room; the same room always has the same partition."""
+    partition = zlib.crc32(room_name.encode()) % EVENT_PARTITIONS
+    return f"events.{partition}.{event_name}"

@@ -1,0 +1,52 @@
+"""Metrics in Prometheus' text format; traces only with an exporter."""
+
+import importlib.util
+
+import pytest
+from chassis.errors import SettingsError
+from chassis.telemetry import Metrics
+
+from chassis import telemetry
+
+
+def test_counters_and_gauges_render() -> None:
+    metrics = Metrics()
+    joins = metrics.counter("joins_total", "Joins.", ["result"])
+    rooms = metrics.gauge("rooms", "Rooms now.")
+    joins.add(1, "ok")
+    joins.add(2, 'q"\\\n')
+    rooms.read_by(lambda: 2.5)
+    assert metrics.render() == (
+        "# HELP joins_total Joins.\n# TYPE joins_total counter\n"
+        'joins_total{result="ok"} 1\njoins_total{result="q\\"\\\\\\n"} 2\n'
+        "# HELP rooms Rooms now.\n# TYPE rooms gauge\nrooms 2.5\n"
+    )
+
+
+def test_histogram_counts_are_cumulative() -> None:
+    metrics = Metrics()
+    seconds = metrics.histogram("s", "Seconds.", [0.1, 1])
+    for value in (0.1, 0.5, 7):
+        seconds.observe(value)
+    assert metrics.render().splitlines()[2:] == [
+        's_bucket{le="0.1"} 1',
+        's_bucket{le="1"} 2',
+        's_bucket{le="+Inf"} 3',
+        "s_sum 7.6",
+        "s_count 3",
+    ]
+
+
+def test_name_is_declared_once() -> None:
+    metrics = Metrics()
+    metrics.counter("a_total", "A.")
+    with pytest.raises(ValueError, match="declared twice"):
+        metrics.gauge("a_total", "A.")
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("opentelemetry.exporter") is not None, reason="exporter is installed"
+)
+def test_missing_exporter_is_said_with_its_remedy() -> None:
+    with pytest.raises(SettingsError, match="install opentelemetry-exporter-otlp-proto-http"):
+        telemetry.configure(service="x", node_id="ND_x", otlp_endpoint="http://127.0.0.1:4318")
