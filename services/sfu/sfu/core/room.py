@@ -1,0 +1,932 @@
+"""The Room: who is in it, what others see of them, what may be subscribed to, how long it lives.
+
+One Room lives on its home node under a lease; events and time in, effects out. It owns membership,
+permissions, ParticipantInfo with its version, the track directory and the RoomService calls of one
+room. It is not asked per packet or per negotiation: sessions, subscriptions and media belong to
+`sfu.core.stage` on each media node, which tells facts and takes orders (`contracts.room.v1`).
+Behavior and limits: LiveKit signal protocol and RoomService API.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import assert_never, cast
+
+from contracts.events.v1 import events_pb2
+from contracts.room.v1 import room_pb2
+from google.protobuf.message import DecodeError, Message
+from livekit.protocol import models as lk
+from livekit.protocol import room as api
+from livekit.protocol import rtc
+
+# ------------------------------------------------------------------------------------------ events
+
+
+@dataclass(frozen=True, slots=True)
+class FactArrived:
+    """A session on `node_id` says what happened."""
+
+    node_id: str
+    fact: room_pb2.Fact
+
+
+@dataclass(frozen=True, slots=True)
+class NodeLost:
+    """The sessions on this node are gone, or no longer agree with the Room: they will join anew."""
+
+    node_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class ApiCalled:
+    """A livekit.RoomService call on this room, authenticated and allowed by signaling."""
+
+    call_id: int
+    method: str
+    request: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Ticked:
+    """Time passed: due at `next_timeout` at the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Closing:
+    """The room ends now; `reason` (livekit.DisconnectReason) is what everybody in it is told."""
+
+    reason: int
+
+
+Event = FactArrived | NodeLost | ApiCalled | Ticked | Closing
+
+# ----------------------------------------------------------------------------------------- effects
+
+
+@dataclass(frozen=True, slots=True)
+class GiveOrder:
+    """The same order for each of these nodes, in the order of effects."""
+
+    node_ids: tuple[str, ...]
+    order: room_pb2.Order
+
+
+@dataclass(frozen=True, slots=True)
+class Publish:
+    """A fact for the EVENTS stream."""
+
+    event: events_pb2.RoomEvent
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerApi:
+    """`response` is the public response message; with an error, `error_code` is a Twirp code."""
+
+    call_id: int
+    response: bytes = b""
+    error_code: str = ""
+    error_message: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Closed:
+    """The room is over: nothing follows, and the lease may be released."""
+
+
+Effect = GiveOrder | Publish | AnswerApi | Closed
+
+
+@dataclass(frozen=True, slots=True)
+class RoomSettings:
+    """Limits and defaults of rooms. Timeouts in seconds; a size limit of 0 means none."""
+
+    empty_timeout: int = 300
+    departure_timeout: int = 20
+    max_participants: int = 0
+    max_metadata_bytes: int = 512 * 1024
+    max_attributes_bytes: int = 64 * 1024
+    max_name_bytes: int = 256
+    is_remote_unmute_enabled: bool = False
+    enabled_codecs: tuple[str, ...] = ()
+    tombstone_lifetime: float = 60.0
+
+
+class ApiError(Exception):
+    """A RoomService call that cannot be done; `code` is a Twirp code."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+@dataclass(slots=True)
+class Member:
+    """One participant of the room, from its admission to its departure."""
+
+    node_id: str
+    info: lk.ParticipantInfo
+    protocol_version: int
+    tracks: dict[str, lk.TrackInfo] = field(default_factory=dict)
+    subscription_permission: rtc.SubscriptionPermission | None = None
+    is_announced: bool = False  # somebody else was told of it
+    serialized: bytes | None = None  # `info` as of its version
+    # Copies of what `info` says, because a room of thousands reads them thousands of times.
+    sid: str = field(init=False)
+    identity: str = field(init=False)
+    is_hidden: bool = field(init=False)
+    is_recorder: bool = field(init=False)
+    is_dependent: bool = field(init=False)  # recorder or agent: not counted, keeps no room open
+
+    def __post_init__(self) -> None:
+        self.sid = self.info.sid
+        self.identity = self.info.identity
+        self.read_permission()
+
+    def read_permission(self) -> None:
+        """Take over what `info.permission` says now."""
+        permission, kind = self.info.permission, self.info.kind
+        self.is_hidden = permission.hidden
+        self.is_recorder = permission.recorder or kind == lk.ParticipantInfo.EGRESS
+        is_agent = permission.agent or kind == lk.ParticipantInfo.AGENT
+        self.is_dependent = self.is_recorder or is_agent
+
+    def bytes(self) -> bytes:
+        """The ParticipantInfo, serialized once per version."""
+        if self.serialized is None:
+            del self.info.tracks[:]
+            self.info.tracks.extend(self.tracks.values())
+            self.serialized = self.info.SerializeToString()
+        return self.serialized
+
+
+@dataclass(frozen=True, slots=True)
+class Tombstone:
+    """A departed participant, kept for sessions that resume and missed the departure."""
+
+    at: float
+    wall_ms: int
+    info: bytes
+
+
+COUNTER_INTERVAL = 5.0
+NONCES_REMEMBERED = 100
+NONCE_BYTES = 16
+EVENT_SCHEMA = 1
+DUPLICATE_AWARE_PROTOCOL = 12  # from here on, clients see a replaced session by its new sid
+
+
+class Room:
+    """One room, on its home node, under one lease (`epoch`)."""
+
+    def __init__(
+        self,
+        name: str,
+        sid: str,
+        epoch: int,
+        settings: RoomSettings,
+        new_event_id: Callable[[], str],
+        now: float,
+        wall_ms: int,
+        *,
+        configuration: api.RoomConfiguration | None = None,
+        sif_trailer: bytes = b"",
+        turn_password: str = "",
+    ) -> None:
+        self.name = name
+        self.epoch = epoch
+        self._settings = settings
+        self._new_event_id = new_event_id
+        self._configuration = configuration
+        self._sif_trailer = sif_trailer
+        self._info = lk.Room(
+            sid=sid,
+            name=name,
+            empty_timeout=settings.empty_timeout,
+            departure_timeout=settings.departure_timeout,
+            max_participants=settings.max_participants,
+            creation_time=wall_ms // 1000,
+            creation_time_ms=wall_ms,
+            turn_password=turn_password,
+            enabled_codecs=[lk.Codec(mime=mime) for mime in settings.enabled_codecs],
+        )
+        self._is_started = False
+        self._is_closed = False
+        self._members: dict[str, Member] = {}  # by sid
+        self._sids: dict[str, str] = {}  # identity -> sid
+        self._participants = self._publishers = self._recorders = 0  # of the members
+        self._node_ids: dict[str, None] = {}  # nodes with a copy of the track directory, in order
+        self._sequence = 0
+        self._tombstones: deque[Tombstone] = deque()
+        self._nonces: deque[bytes] = deque(maxlen=NONCES_REMEMBERED)
+        # updates not shown yet
+        self._departed: list[bytes] = []
+        self._changed: dict[str, None] = {}
+        self._update_at: float | None = None
+        self._shown_room = b""
+        self._is_recording_shown = False
+        self._room_at: float | None = None
+        # life
+        self._empty_since: float | None = now
+        self._had_participant = False
+        self._now = now
+        self._wall_ms = wall_ms
+        self._effects: list[Effect] = []
+
+    @property
+    def sid(self) -> str:
+        return self._info.sid
+
+    @property
+    def is_closed(self) -> bool:
+        return self._is_closed
+
+    @property
+    def participant_count(self) -> int:
+        """Members of every kind, for the node's load."""
+        return len(self._members)
+
+    def next_timeout(self) -> float | None:
+        """When `Ticked` is due, on the clock of `now`."""
+        if self._is_closed:
+            return None
+        due = [t for t in (self._update_at, self._room_at, self._expires_at()) if t is not None]
+        return min(due, default=None)
+
+    def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
+        """Take one event; `now` is monotonic seconds, `wall_ms` Unix milliseconds.
+
+        Raises DecodeError for a fact that cannot be read: a bug of the node that told it.
+        """
+        self._now = now
+        self._wall_ms = wall_ms
+        self._effects = []
+        if self._is_closed:
+            self._answer_when_closed(event)
+            return self._effects
+        match event:
+            case FactArrived(node_id, fact):
+                self._on_fact(node_id, fact)
+            case NodeLost(node_id):
+                self._on_node_lost(node_id)
+            case ApiCalled():
+                self._on_api(event)
+            case Ticked():
+                self._on_tick()
+            case Closing(reason):
+                self._close(reason)
+            case _:
+                assert_never(event)
+        return self._effects
+
+    # --------------------------------------------------------------------------------------- facts
+
+    def _on_fact(self, node_id: str, fact: room_pb2.Fact) -> None:
+        sid = fact.participant_sid
+        if fact.WhichOneof("fact") == "join_requested":
+            self._join(node_id, sid, fact.join_requested)
+            return
+        member = self._members.get(sid)
+        if member is None or member.node_id != node_id:
+            return  # departed meanwhile: the session has its End, or is about to get it
+        match fact.WhichOneof("fact"):
+            case "activated":
+                self._activate(member)
+            case "track_changed":
+                self._change_track(member, lk.TrackInfo.FromString(fact.track_changed.track))
+            case "track_ended":
+                self._end_track(member, fact.track_ended.track_sid)
+            case "profile_change_requested":
+                self._answer_profile_change(member, fact.profile_change_requested)
+            case "subscription_permission_changed":
+                permission = fact.subscription_permission_changed.permission
+                self._restrict(member, rtc.SubscriptionPermission.FromString(permission))
+            case "left":
+                self._depart(member, fact.left.reason)
+            case "resume_requested":
+                self._resume(member, fact.resume_requested.tombstones_since_ms)
+            case _:
+                pass  # a newer node's fact, which this Room does not know
+
+    def _join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> None:
+        if sid in self._members:
+            return
+        member = _new_member(node_id, sid, request)
+        if not self._is_started:
+            self._start(api.RoomConfiguration.FromString(request.room_configuration))
+        replaced = self._members.get(self._sids.get(request.identity, ""))
+        refusal = self._refusal(member, replaced)
+        if refusal is not None:
+            self._order(
+                [node_id], room_pb2.Order(participant_sid=sid, refuse=room_pb2.Refuse(**refusal))
+            )
+            return
+        if replaced is not None:
+            self._end(replaced, lk.DUPLICATE_IDENTITY)
+            self._depart(replaced, lk.DUPLICATE_IDENTITY)
+        elif self._departed:
+            self._show_changes()  # an older session of this identity may be among them
+
+        self._members[sid] = member
+        self._sids[member.identity] = sid
+        self._tally(member, 1)
+        if not member.is_dependent:
+            self._had_participant = True
+            self._empty_since = None
+        self._show_directory(node_id)
+        others = [m for m in self._members.values() if m is not member and not m.is_hidden]
+        for other in others:
+            other.is_announced = True
+        admit = room_pb2.Admit(
+            room=self._room_bytes(),
+            participant=member.bytes(),
+            others=[m.bytes() for m in others],
+            sif_trailer=self._sif_trailer,
+        )
+        self._order([node_id], room_pb2.Order(participant_sid=sid, admit=admit))
+        member.info.state = lk.ParticipantInfo.JOINED
+        self._show(member, at_once=replaced is not None)
+        self._count()
+
+    def _show_directory(self, node_id: str) -> None:
+        """A node's first session brings it the track directory; then it gets the changes."""
+        if node_id in self._node_ids:
+            return
+        self._node_ids[node_id] = None
+        for publisher in self._members.values():
+            for track in publisher.tracks.values():
+                self._order([node_id], self._listing(publisher, track))
+
+    def _refusal(self, member: Member, replaced: Member | None) -> dict[str, str] | None:
+        if not member.identity:
+            return {"code": "invalid_argument", "message": "identity must not be empty"}
+        limit = self._info.max_participants
+        counted = self._participants
+        if replaced is not None and not replaced.is_dependent:
+            counted -= 1
+        if limit and not member.is_dependent and counted >= limit:
+            return {
+                "code": "unavailable",
+                "message": f"room is full: max_participants is {limit}",
+            }
+        return None
+
+    def _activate(self, member: Member) -> None:
+        if member.info.state >= lk.ParticipantInfo.ACTIVE:
+            return
+        member.info.state = lk.ParticipantInfo.ACTIVE
+        self._show(member, at_once=member.info.is_publisher)
+        self._publish("participant_joined", participant=member.bytes())
+
+    def _change_track(self, member: Member, track: lk.TrackInfo) -> None:
+        is_new = track.sid not in member.tracks
+        if not is_new and member.tracks[track.sid] == track:
+            return
+        member.tracks[track.sid] = track
+        if not member.info.is_publisher:
+            member.info.is_publisher = True
+            self._publishers += 1
+        self._show(member, at_once=True)
+        self._order(self._node_ids, self._listing(member, track))
+        if is_new:
+            self._publish_track("track_published", member, track)
+            self._count()
+
+    def _end_track(self, member: Member, track_sid: str) -> None:
+        track = member.tracks.pop(track_sid, None)
+        if track is None:
+            return
+        self._show(member, at_once=True)
+        self._delist(member, track)
+
+    def _delist(self, member: Member, track: lk.TrackInfo) -> None:
+        delist = room_pb2.DelistTrack(publisher_sid=member.sid, track_sid=track.sid)
+        self._order(self._node_ids, room_pb2.Order(delist_track=delist))
+        self._publish_track("track_unpublished", member, track)
+
+    def _answer_profile_change(
+        self, member: Member, request: room_pb2.ProfileChangeRequested
+    ) -> None:
+        answer = room_pb2.AnswerProfileChange(request_id=request.request_id)
+        if not member.info.permission.can_update_metadata:
+            answer.reason = rtc.RequestResponse.NOT_ALLOWED
+            answer.message = "does not have permission to update own metadata"
+        else:
+            try:
+                self._change_profile(member, request.name, request.metadata, request.attributes)
+            except ApiError as error:
+                answer.reason = rtc.RequestResponse.LIMIT_EXCEEDED
+                answer.message = error.message
+            else:
+                answer.reason = rtc.RequestResponse.OK
+                self._show(member, at_once=True)
+        answer.participant = member.bytes()
+        order = room_pb2.Order(participant_sid=member.sid, answer_profile_change=answer)
+        self._order([member.node_id], order)
+
+    def _restrict(self, member: Member, permission: rtc.SubscriptionPermission) -> None:
+        for row in permission.track_permissions:
+            if not row.participant_identity:
+                publisher = self._members.get(row.participant_sid)
+                if publisher is None:
+                    return  # names nobody: the whole message is void
+                row.participant_identity = publisher.identity
+        member.subscription_permission = permission
+        for track in member.tracks.values():
+            self._order(self._node_ids, self._listing(member, track))
+
+    def _resume(self, member: Member, since_ms: int) -> None:
+        self._forget_tombstones()
+        shown = [m for m in self._members.values() if not m.is_hidden or m is member]
+        for other in shown:
+            other.is_announced = True
+        resumed = room_pb2.Resumed(
+            room=self._room_bytes(),
+            participants=[m.bytes() for m in shown],
+            departed=[t.info for t in self._tombstones if t.wall_ms >= since_ms],
+        )
+        self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, resumed=resumed))
+
+    def _depart(self, member: Member, reason: int) -> None:
+        for track_sid in list(member.tracks):
+            self._delist(member, member.tracks.pop(track_sid))
+        del self._members[member.sid]
+        self._tally(member, -1)
+        self._sids.pop(member.identity, None)
+        self._changed.pop(member.sid, None)
+        was_active = member.info.state == lk.ParticipantInfo.ACTIVE
+        member.info.state = lk.ParticipantInfo.DISCONNECTED
+        member.info.disconnect_reason = cast("lk.DisconnectReason", reason)
+        member.info.version += 1
+        member.serialized = None
+        if not member.is_hidden and member.is_announced:
+            self._show_departure(member, is_replaced=reason == lk.DUPLICATE_IDENTITY)
+        if self._participants == 0 and self._empty_since is None:
+            self._empty_since = self._now
+        self._show_room()
+        name = "participant_left" if was_active else "participant_connection_aborted"
+        self._publish(name, participant=member.bytes())
+
+    def _show_departure(self, member: Member, *, is_replaced: bool) -> None:
+        self._forget_tombstones()
+        self._tombstones.append(Tombstone(self._now, self._wall_ms, member.bytes()))
+        if is_replaced:
+            older: dict[str, list[str]] = {}
+            for other in self._members.values():
+                if other.protocol_version < DUPLICATE_AWARE_PROTOCOL:
+                    older.setdefault(other.node_id, []).append(other.sid)
+            for node_id, sids in older.items():
+                show = room_pb2.ShowParticipants(participants=[member.bytes()], to=sids)
+                self._order([node_id], room_pb2.Order(show_participants=show))
+            return
+        self._departed.append(member.bytes())
+        if member.info.is_publisher:
+            self._show_changes()
+        else:
+            self._show_later()
+
+    def _on_node_lost(self, node_id: str) -> None:
+        self._node_ids.pop(node_id, None)
+        for member in [m for m in self._members.values() if m.node_id == node_id]:
+            self._depart(member, lk.STATE_MISMATCH)
+
+    # ----------------------------------------------------------------------------- what others see
+
+    def _show(self, member: Member, *, at_once: bool) -> None:
+        """The member's ParticipantInfo changed: give it a new version and tell everybody."""
+        member.info.version += 1
+        member.serialized = None
+        if not at_once:
+            self._changed[member.sid] = None
+            self._show_later()
+            return
+        self._changed.pop(member.sid, None)
+        self._show_members([member])
+
+    def _show_later(self) -> None:
+        if self._update_at is None:
+            window = min(max(len(self._members) * WINDOW_PER_RECEIVER, WINDOW_MIN), WINDOW_MAX)
+            self._update_at = self._now + window
+
+    def _show_changes(self) -> None:
+        """What was gathered, in one update. Departures first: no old session follows a newer."""
+        self._update_at = None
+        departed, self._departed = self._departed, []
+        changed = [self._members[sid] for sid in self._changed]
+        self._changed = {}
+        self._show_members(changed, departed)
+
+    def _show_members(self, members: Iterable[Member], departed: Iterable[bytes] = ()) -> None:
+        shown = list(departed)
+        for member in members:
+            if member.is_hidden:
+                own = room_pb2.ShowParticipants(participants=[member.bytes()], to=[member.sid])
+                self._order([member.node_id], room_pb2.Order(show_participants=own))
+            else:
+                member.is_announced = True
+                shown.append(member.bytes())
+        if shown:
+            show = room_pb2.ShowParticipants(participants=shown)
+            self._order(self._node_ids, room_pb2.Order(show_participants=show))
+
+    def _listing(self, publisher: Member, track: lk.TrackInfo) -> room_pb2.Order:
+        allowed = _allowed_identities(publisher.subscription_permission, track.sid)
+        listing = room_pb2.ListTrack(
+            publisher_sid=publisher.sid,
+            publisher_identity=publisher.identity,
+            track=track.SerializeToString(),
+            media_node_id=publisher.node_id,
+            restricted=allowed is not None,
+            allowed_identities=allowed or (),
+            publisher_hidden=publisher.is_hidden,
+        )
+        return room_pb2.Order(list_track=listing)
+
+    def _count(self) -> None:
+        """Counters may have changed: recording is shown at once, others within an interval."""
+        if (self._recorders > 0) != self._is_recording_shown:
+            self._show_room()
+        elif self._room_at is None:
+            self._room_at = self._now + COUNTER_INTERVAL
+
+    def _show_room(self) -> None:
+        self._room_at = None
+        self._is_recording_shown = self._recorders > 0
+        room = self._room_bytes()
+        if room != self._shown_room:
+            self._shown_room = room
+            self._order(self._node_ids, room_pb2.Order(show_room=room_pb2.ShowRoom(room=room)))
+
+    def _room_bytes(self) -> bytes:
+        self._info.num_participants = self._participants
+        self._info.num_publishers = self._publishers
+        self._info.active_recording = self._recorders > 0
+        return self._info.SerializeToString()
+
+    def _tally(self, member: Member, step: int) -> None:
+        self._participants += step * (not member.is_dependent)
+        self._recorders += step * member.is_recorder
+        self._publishers += step * member.info.is_publisher
+
+    def _forget_tombstones(self) -> None:
+        limit = self._now - self._settings.tombstone_lifetime
+        while self._tombstones and self._tombstones[0].at < limit:
+            self._tombstones.popleft()
+
+    # ------------------------------------------------------------------------------- life and time
+
+    def _start(self, configuration: api.RoomConfiguration) -> None:
+        self._is_started = True
+        chosen = configuration if self._configuration is None else self._configuration
+        self._info.empty_timeout = chosen.empty_timeout or self._info.empty_timeout
+        self._info.departure_timeout = chosen.departure_timeout or self._info.departure_timeout
+        self._info.max_participants = chosen.max_participants or self._info.max_participants
+        self._info.metadata = chosen.metadata
+        self._publish("room_started")
+
+    def _expires_at(self) -> float | None:
+        if self._empty_since is None:
+            return None
+        if self._had_participant:
+            return self._empty_since + self._info.departure_timeout
+        return self._empty_since + self._info.empty_timeout
+
+    def _on_tick(self) -> None:
+        if self._update_at is not None and self._now >= self._update_at:
+            self._show_changes()
+        if self._room_at is not None and self._now >= self._room_at:
+            self._show_room()
+        expires_at = self._expires_at()
+        if expires_at is not None and self._now >= expires_at:
+            self._close(lk.ROOM_CLOSED)
+
+    def _close(self, reason: int) -> None:
+        for member in list(self._members.values()):
+            self._end(member, reason)
+        # Nobody is left to be told of the others' departure.
+        self._departed, self._changed, self._node_ids = [], {}, {}
+        for member in list(self._members.values()):
+            self._depart(member, reason)
+        self._is_closed = True
+        if self._is_started:
+            self._publish("room_finished")
+        self._effects.append(Closed())
+
+    def _answer_when_closed(self, event: Event) -> None:
+        """Late facts are void; who asks is told that the room is over."""
+        match event:
+            case ApiCalled(call_id):
+                self._effects.append(AnswerApi(call_id, b"", "not_found", NO_ROOM))
+            case FactArrived(node_id, fact) if fact.WhichOneof("fact") == "join_requested":
+                refuse = room_pb2.Refuse(code="unavailable", message="the room is closing")
+                order = room_pb2.Order(participant_sid=fact.participant_sid, refuse=refuse)
+                self._order([node_id], order)
+            case _:
+                pass
+
+    def _end(self, member: Member, reason: int) -> None:
+        end = room_pb2.End(reason=reason, action=rtc.LeaveRequest.DISCONNECT)
+        self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, end=end))
+
+    def _order(self, node_ids: Iterable[str], order: room_pb2.Order) -> None:
+        targets = tuple(node_ids)
+        if targets:
+            self._effects.append(GiveOrder(targets, order))
+
+    # --------------------------------------------------------------------------- the EVENTS stream
+
+    def _publish(
+        self, name: str, *, participant: bytes = b"", track: bytes = b"", room: bytes | None = None
+    ) -> None:
+        self._sequence += 1
+        event = events_pb2.RoomEvent(
+            schema=EVENT_SCHEMA,
+            id=self._new_event_id(),
+            name=name,
+            room_name=self.name,
+            room_sid=self.sid,
+            epoch=self.epoch,
+            sequence=self._sequence,
+            created_at=self._wall_ms // 1000,
+            room=self._room_bytes() if room is None else room,
+            participant=participant,
+            track=track,
+        )
+        self._effects.append(Publish(event))
+
+    def _publish_track(self, name: str, member: Member, track: lk.TrackInfo) -> None:
+        self._publish(
+            name,
+            room=lk.Room(sid=self.sid, name=self.name).SerializeToString(),
+            participant=lk.ParticipantInfo(
+                sid=member.sid, identity=member.identity
+            ).SerializeToString(),
+            track=track.SerializeToString(),
+        )
+
+    # ----------------------------------------------------------------------------------- API calls
+
+    def _on_api(self, call: ApiCalled) -> None:
+        try:
+            response = self._call(call.method, call.request)
+        except ApiError as error:
+            self._effects.append(AnswerApi(call.call_id, b"", error.code, error.message))
+        except DecodeError:
+            message = f"the protobuf request of {call.method} could not be decoded"
+            self._effects.append(AnswerApi(call.call_id, b"", "malformed", message))
+        else:
+            # DeleteRoom has said Closed by now: its answer comes after all that it caused.
+            self._effects.append(AnswerApi(call.call_id, response.SerializeToString()))
+
+    def _call(self, method: str, request: bytes) -> Message:
+        if method == "CreateRoom":
+            return self._create_room(api.CreateRoomRequest.FromString(request))
+        if not self._is_started:
+            self._start(api.RoomConfiguration())
+        calls: dict[str, Callable[[], Message]] = {
+            "ListRooms": lambda: api.ListRoomsResponse(rooms=[self._room_now()]),
+            "DeleteRoom": self._delete_room,
+            "UpdateRoomMetadata": lambda: self._update_room(
+                api.UpdateRoomMetadataRequest.FromString(request)
+            ),
+            "ListParticipants": lambda: api.ListParticipantsResponse(
+                participants=[self._info_now(m) for m in self._members.values()]
+            ),
+            "GetParticipant": lambda: self._info_now(
+                self._member(api.RoomParticipantIdentity.FromString(request).identity)
+            ),
+            "RemoveParticipant": lambda: self._remove_participant(
+                api.RoomParticipantIdentity.FromString(request)
+            ),
+            "UpdateParticipant": lambda: self._update_participant(
+                api.UpdateParticipantRequest.FromString(request)
+            ),
+            "MutePublishedTrack": lambda: self._mute(api.MuteRoomTrackRequest.FromString(request)),
+            "UpdateSubscriptions": lambda: self._subscribe(
+                api.UpdateSubscriptionsRequest.FromString(request)
+            ),
+            "SendData": lambda: self._send_data(api.SendDataRequest.FromString(request)),
+        }
+        call = calls.get(method)
+        if call is None:
+            raise ApiError("unimplemented", f"{method} is not implemented")
+        return call()
+
+    def _delete_room(self) -> api.DeleteRoomResponse:
+        self._close(lk.ROOM_DELETED)
+        return api.DeleteRoomResponse()
+
+    def _update_room(self, request: api.UpdateRoomMetadataRequest) -> lk.Room:
+        limit = self._settings.max_metadata_bytes
+        _check_size("metadata", len(request.metadata.encode()), limit)
+        self._info.metadata = request.metadata
+        self._show_room()
+        return self._room_now()
+
+    def _remove_participant(
+        self, request: api.RoomParticipantIdentity
+    ) -> api.RemoveParticipantResponse:
+        member = self._member(request.identity)
+        self._end(member, lk.PARTICIPANT_REMOVED)
+        self._depart(member, lk.PARTICIPANT_REMOVED)
+        return api.RemoveParticipantResponse()
+
+    def _create_room(self, request: api.CreateRoomRequest) -> lk.Room:
+        if not self._is_started:
+            try:
+                self._check_profile(request.name, request.metadata, {})
+            except ApiError:
+                self._close(lk.ROOM_CLOSED)  # never started: nobody hears of it
+                raise
+            self._start(
+                api.RoomConfiguration(
+                    empty_timeout=request.empty_timeout,
+                    departure_timeout=request.departure_timeout,
+                    max_participants=request.max_participants,
+                    metadata=request.metadata,
+                )
+            )
+        return self._room_now()
+
+    def _mute(self, request: api.MuteRoomTrackRequest) -> api.MuteRoomTrackResponse:
+        member = self._member(request.identity)
+        if not request.muted and not self._settings.is_remote_unmute_enabled:
+            raise ApiError("failed_precondition", "remote unmute not enabled")
+        track = member.tracks.get(request.track_sid)
+        if track is None:
+            return api.MuteRoomTrackResponse()
+        # The session mutes first and tells its publisher; its TrackChanged then shows it to all.
+        mute = room_pb2.MuteTrack(track_sid=track.sid, muted=request.muted)
+        self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, mute_track=mute))
+        answer = api.MuteRoomTrackResponse(track=track)
+        answer.track.muted = request.muted
+        return answer
+
+    def _update_participant(self, request: api.UpdateParticipantRequest) -> lk.ParticipantInfo:
+        member = self._member(request.identity)
+        was_hidden = member.is_hidden
+        self._change_profile(member, request.name, request.metadata, request.attributes)
+        if request.HasField("permission"):
+            self._tally(member, -1)
+            member.info.permission.CopyFrom(request.permission)
+            member.read_permission()
+            self._tally(member, 1)
+        member.info.version += 1
+        member.serialized = None
+        permission = room_pb2.SetPermission(
+            permission=member.info.permission.SerializeToString(), participant=member.bytes()
+        )
+        order = room_pb2.Order(participant_sid=member.sid, set_permission=permission)
+        self._order([member.node_id], order)
+        if was_hidden != member.is_hidden:
+            self._change_visibility(member)
+        self._changed.pop(member.sid, None)
+        self._show_members([member])
+        self._life_after_permission(member)
+        self._count()
+        return self._info_now(member)
+
+    def _change_visibility(self, member: Member) -> None:
+        if member.is_hidden and member.is_announced:
+            gone = lk.ParticipantInfo()
+            gone.CopyFrom(member.info)
+            del gone.tracks[:]
+            gone.state = lk.ParticipantInfo.DISCONNECTED
+            for node_id in self._node_ids:
+                show = room_pb2.ShowParticipants(participants=[gone.SerializeToString()])
+                if node_id == member.node_id:
+                    show.ClearField("to")
+                    getattr(show, "except").append(member.sid)
+                self._order([node_id], room_pb2.Order(show_participants=show))
+            member.is_announced = False
+        for track in member.tracks.values():
+            self._order(self._node_ids, self._listing(member, track))
+
+    def _life_after_permission(self, member: Member) -> None:
+        """A change of `recorder` or `agent` may empty the room, or fill it."""
+        if self._participants > 0:
+            self._had_participant = True
+            self._empty_since = None
+        elif self._empty_since is None:
+            self._empty_since = self._now
+
+    def _subscribe(
+        self, request: api.UpdateSubscriptionsRequest
+    ) -> api.UpdateSubscriptionsResponse:
+        member = self._member(request.identity)
+        update = rtc.UpdateSubscription(
+            track_sids=request.track_sids,
+            subscribe=request.subscribe,
+            participant_tracks=request.participant_tracks,
+        )
+        change = room_pb2.ChangeSubscriptions(update=update.SerializeToString())
+        order = room_pb2.Order(participant_sid=member.sid, change_subscriptions=change)
+        self._order([member.node_id], order)
+        return api.UpdateSubscriptionsResponse()
+
+    def _send_data(self, request: api.SendDataRequest) -> api.SendDataResponse:
+        if len(request.nonce) not in (0, NONCE_BYTES):
+            message = f"nonce must be empty or {NONCE_BYTES} bytes, not {len(request.nonce)}"
+            raise ApiError("invalid_argument", message)
+        if request.nonce:
+            if request.nonce in self._nonces:
+                return api.SendDataResponse()
+            self._nonces.append(request.nonce)
+        named = [m.identity for s in request.destination_sids if (m := self._members.get(s))]
+        destinations = list(dict.fromkeys([*request.destination_identities, *named]))
+        has_destinations = bool(request.destination_identities or request.destination_sids)
+        user = lk.UserPacket(
+            payload=request.data, destination_identities=destinations, nonce=request.nonce
+        )
+        if request.HasField("topic"):
+            user.topic = request.topic
+        packet = lk.DataPacket(kind=request.kind, destination_identities=destinations, user=user)
+        data = room_pb2.DeliverData(
+            packet=packet.SerializeToString(),
+            reliable=request.kind == lk.DataPacket.RELIABLE,
+            destination_identities=destinations,
+        )
+        if destinations or not has_destinations:
+            self._order(self._node_ids, room_pb2.Order(deliver_data=data))
+        return api.SendDataResponse()
+
+    def _member(self, identity: str) -> Member:
+        member = self._members.get(self._sids.get(identity, ""))
+        if member is None:
+            raise ApiError("not_found", "participant does not exist")
+        return member
+
+    def _change_profile(
+        self, member: Member, name: str, metadata: str, attributes: Mapping[str, str]
+    ) -> None:
+        """An empty name or metadata changes nothing; an empty attribute value deletes its key."""
+        merged = {**member.info.attributes, **attributes}
+        merged = {key: value for key, value in merged.items() if value}
+        self._check_profile(name, metadata, merged)
+        if name:
+            member.info.name = name
+        if metadata:
+            member.info.metadata = metadata
+        if attributes:
+            member.info.attributes.clear()
+            member.info.attributes.update(merged)
+
+    def _check_profile(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
+        settings = self._settings
+        _check_size("name", len(name.encode()), settings.max_name_bytes)
+        _check_size("metadata", len(metadata.encode()), settings.max_metadata_bytes)
+        size = sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items())
+        _check_size("attributes", size, settings.max_attributes_bytes)
+
+    def _room_now(self) -> lk.Room:
+        return lk.Room.FromString(self._room_bytes())
+
+    def _info_now(self, member: Member) -> lk.ParticipantInfo:
+        return lk.ParticipantInfo.FromString(member.bytes())
+
+
+def _new_member(node_id: str, sid: str, request: room_pb2.JoinRequested) -> Member:
+    info = lk.ParticipantInfo(
+        sid=sid,
+        identity=request.identity,
+        name=request.name,
+        metadata=request.metadata,
+        attributes=dict(request.attributes),
+        state=lk.ParticipantInfo.JOINING,
+        joined_at=request.joined_at_ms // 1000,
+        joined_at_ms=request.joined_at_ms,
+        version=1,
+        permission=lk.ParticipantPermission.FromString(request.permission),
+        region=request.region,
+        kind=cast("lk.ParticipantInfo.Kind", request.kind),
+        kind_details=cast("list[lk.ParticipantInfo.KindDetail]", request.kind_details),
+        client_protocol=request.client_protocol,
+        capabilities=cast("list[lk.ClientInfo.Capability]", request.capabilities),
+    )
+    return Member(node_id=node_id, info=info, protocol_version=request.protocol_version)
+
+
+def _check_size(what: str, size: int, limit: int) -> None:
+    if limit and size > limit:
+        raise ApiError("invalid_argument", f"{what} is {size} bytes, the limit is {limit}")
+
+
+def _allowed_identities(
+    permission: rtc.SubscriptionPermission | None, track_sid: str
+) -> list[str] | None:
+    """Who may subscribe to the track; None: everybody."""
+    if permission is None or permission.all_participants:
+        return None
+    return [
+        row.participant_identity
+        for row in permission.track_permissions
+        if row.all_tracks or track_sid in row.track_sids
+    ]
+
+
+NO_ROOM = "requested room does not exist"
+WINDOW_PER_RECEIVER = 0.0002
+WINDOW_MIN = 0.02
+WINDOW_MAX = 0.5

@@ -1,0 +1,729 @@
+"""The Room: admission, what others see and when, the track directory, API calls, events, life."""
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import pytest
+from contracts.events.v1 import events_pb2
+from contracts.room.v1 import room_pb2
+from google.protobuf.message import Message
+from livekit.protocol import models as lk
+from livekit.protocol import room as api
+from livekit.protocol import rtc
+from sfu.core.room import (
+    AnswerApi,
+    ApiCalled,
+    Closed,
+    Closing,
+    Effect,
+    Event,
+    FactArrived,
+    GiveOrder,
+    NodeLost,
+    Publish,
+    Room,
+    RoomSettings,
+    Ticked,
+)
+
+A, B = "ND_a", "ND_b"
+
+
+@dataclass
+class Scene:
+    """A Room with its clock, and what it did with the last event."""
+
+    settings: RoomSettings = field(default_factory=RoomSettings)
+    configuration: api.RoomConfiguration | None = None
+    now: float = 100.0
+    effects: list[Effect] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        numbers = itertools.count(1)
+        self.room = Room(
+            "r",
+            "RM_1",
+            7,
+            self.settings,
+            lambda: f"EV_{next(numbers)}",
+            self.now,
+            self.wall_ms,
+            configuration=self.configuration,
+            sif_trailer=b"sif",
+        )
+
+    @property
+    def wall_ms(self) -> int:
+        return 1_700_000_000_000 + int(self.now * 1000)
+
+    def do(self, event: Event) -> list[Effect]:
+        self.effects = self.room.handle(event, self.now, self.wall_ms)
+        return self.effects
+
+    def fact(self, sid: str, node: str = A, **fact: Message) -> list[Effect]:
+        return self.do(FactArrived(node, room_pb2.Fact(participant_sid=sid, **fact)))  # type: ignore[arg-type]
+
+    def join(
+        self,
+        identity: str,
+        sid: str | None = None,
+        *,
+        node: str = A,
+        protocol: int = 16,
+        kind: int = 0,
+        configuration: bytes = b"",
+        **permission: bool,
+    ) -> list[Effect]:
+        grants = lk.ParticipantPermission(can_subscribe=True, can_publish=True)
+        grants.can_update_metadata = True
+        for name, value in permission.items():
+            setattr(grants, name, value)
+        request = room_pb2.JoinRequested(
+            identity=identity,
+            permission=grants.SerializeToString(),
+            protocol_version=protocol,
+            kind=kind,
+            joined_at_ms=self.wall_ms,
+            room_configuration=configuration,
+        )
+        return self.fact(sid or f"PA_{identity}", node, join_requested=request)
+
+    def publish(self, sid: str, track_sid: str, node: str = A, **fields: object) -> list[Effect]:
+        track = lk.TrackInfo(sid=track_sid, **fields)  # type: ignore[arg-type]
+        changed = room_pb2.TrackChanged(track=track.SerializeToString())
+        return self.fact(sid, node, track_changed=changed)
+
+    def settle(self) -> list[Effect]:
+        """Let gathered updates and counters out."""
+        self.now += 5.0
+        return self.do(Ticked())
+
+    def call(self, method: str, request: Message) -> AnswerApi:
+        self.do(ApiCalled(1, method, request.SerializeToString()))
+        (answer,) = [e for e in self.effects if isinstance(e, AnswerApi)]
+        return answer
+
+    # what came out
+
+    def orders(self, kind: str, node: str | None = None) -> list[room_pb2.Order]:
+        return [
+            e.order
+            for e in self.effects
+            if isinstance(e, GiveOrder)
+            and e.order.WhichOneof("order") == kind
+            and (node is None or node in e.node_ids)
+        ]
+
+    def shown(self) -> list[lk.ParticipantInfo]:
+        return [
+            lk.ParticipantInfo.FromString(p)
+            for order in self.orders("show_participants")
+            for p in order.show_participants.participants
+        ]
+
+    def events(self) -> list[events_pb2.RoomEvent]:
+        return [e.event for e in self.effects if isinstance(e, Publish)]
+
+    def names(self) -> list[str]:
+        return [event.name for event in self.events()]
+
+    def info(self, identity: str) -> lk.ParticipantInfo:
+        request = api.RoomParticipantIdentity(room="r", identity=identity)
+        return lk.ParticipantInfo.FromString(self.call("GetParticipant", request).response)
+
+
+# ------------------------------------------------------------ admission
+
+
+def test_a_join_is_admitted_as_joining_with_the_others_who_are_visible() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("ghost", hidden=True)
+    scene.join("b")
+    (order,) = scene.orders("admit")
+    own = lk.ParticipantInfo.FromString(order.admit.participant)
+    assert (own.sid, own.state, own.version) == ("PA_b", lk.ParticipantInfo.JOINING, 1)
+    others = [lk.ParticipantInfo.FromString(p).identity for p in order.admit.others]
+    assert others == ["a"]
+    assert order.admit.sif_trailer == b"sif"
+    assert lk.Room.FromString(order.admit.room).num_participants == 3
+
+
+def test_the_same_join_again_changes_nothing() -> None:
+    scene = Scene()
+    scene.join("a")
+    assert scene.join("a") == []
+
+
+def test_a_duplicate_identity_evicts_the_old_session() -> None:
+    scene = Scene()
+    scene.join("old-client", protocol=11)
+    scene.join("new-client")
+    scene.join("twin", "PA_1")
+    scene.settle()
+    scene.join("twin", "PA_2")
+    (end,) = scene.orders("end")
+    assert (end.participant_sid, end.end.reason) == ("PA_1", lk.DUPLICATE_IDENTITY)
+    departed, joined = scene.orders("show_participants")
+    gone = lk.ParticipantInfo.FromString(departed.show_participants.participants[0])
+    assert (gone.sid, gone.state) == ("PA_1", lk.ParticipantInfo.DISCONNECTED)
+    assert list(departed.show_participants.to) == ["PA_old-client"]
+    assert not joined.show_participants.to
+    assert scene.shown()[-1].sid == "PA_2"
+    assert scene.info("twin").sid == "PA_2"
+
+
+def test_max_participants_is_exact_and_counts_no_dependents() -> None:
+    scene = Scene(configuration=api.RoomConfiguration(max_participants=2))
+    scene.join("a")
+    scene.join("recorder", recorder=True)
+    scene.join("agent", kind=lk.ParticipantInfo.AGENT)
+    scene.join("b")
+    assert scene.orders("admit")
+    scene.join("c")
+    (refusal,) = scene.orders("refuse")
+    assert refusal.refuse.code == "unavailable"
+    scene.join("agent-2", agent=True)
+    assert scene.orders("admit")
+    scene.join("b", "PA_b2")
+    assert scene.orders("admit")
+    assert not scene.orders("refuse")
+
+
+def test_a_refused_join_evicts_nobody_and_is_never_shown() -> None:
+    scene = Scene(configuration=api.RoomConfiguration(max_participants=1))
+    scene.join("agent", "PA_1", agent=True)
+    scene.join("a")
+    scene.settle()
+    scene.join("agent", "PA_2")
+    assert not scene.orders("end")
+    scene.settle()
+    assert "PA_2" not in [p.sid for p in scene.shown()]
+
+
+def test_a_nodes_first_session_brings_it_the_track_directory() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.publish("PA_a", "TR_1")
+    scene.join("b", node=B)
+    (listing,) = scene.orders("list_track", B)
+    assert (listing.list_track.publisher_sid, listing.list_track.media_node_id) == ("PA_a", A)
+    scene.join("c", node=B)
+    assert not scene.orders("list_track")
+
+
+# ------------------------------------------------------------ what others see, and when
+
+
+def test_states_only_go_up_and_versions_grow() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.settle()
+    (joined,) = scene.shown()
+    scene.fact("PA_a", activated=room_pb2.Activated())
+    scene.settle()
+    (active,) = scene.shown()
+    assert (joined.state, active.state) == (lk.ParticipantInfo.JOINED, lk.ParticipantInfo.ACTIVE)
+    assert active.version > joined.version
+    assert scene.fact("PA_a", activated=room_pb2.Activated()) == []
+
+
+@pytest.mark.parametrize(("members", "window"), [(1, 0.02), (500, 0.1), (3000, 0.5)])
+def test_updates_are_gathered_for_a_window_that_grows_with_the_room(
+    members: int, window: float
+) -> None:
+    scene = Scene()
+    for number in range(members - 1):
+        scene.join(str(number))
+    scene.settle()
+    scene.settle()
+    scene.join("last")
+    assert not scene.orders("show_participants")
+    due = scene.room.next_timeout()
+    assert due == pytest.approx(scene.now + window)
+    scene.now = due or 0.0
+    scene.do(Ticked())
+    assert [p.identity for p in scene.shown()] == ["last"]
+
+
+def test_a_peer_that_comes_and_goes_within_the_window_is_never_shown() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.settle()
+    scene.join("b")
+    scene.fact("PA_b", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    assert scene.names() == ["participant_connection_aborted"]
+    scene.settle()
+    assert scene.shown() == []
+
+
+def test_a_publishers_changes_go_out_at_once() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.settle()
+    scene.publish("PA_a", "TR_1")
+    (info,) = scene.shown()
+    assert info.is_publisher
+    assert [t.sid for t in info.tracks] == ["TR_1"]
+    scene.publish("PA_a", "TR_1", muted=True)
+    assert scene.shown()[0].tracks[0].muted
+    assert scene.publish("PA_a", "TR_1", muted=True) == []
+    scene.fact("PA_a", track_ended=room_pb2.TrackEnded(track_sid="TR_1"))
+    assert not scene.shown()[0].tracks
+    assert scene.orders("delist_track")
+    assert scene.names() == ["track_unpublished"]
+
+
+def test_a_departure_carries_identity_reason_and_a_higher_version() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b")
+    scene.settle()
+    before = scene.info("b").version
+    scene.fact("PA_b", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    scene.settle()
+    (gone,) = scene.shown()
+    assert (gone.identity, gone.state) == ("b", lk.ParticipantInfo.DISCONNECTED)
+    assert gone.disconnect_reason == lk.CLIENT_INITIATED
+    assert gone.version > before
+
+
+def test_a_rejoin_never_precedes_the_departure_of_the_older_session() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b", "PA_1")
+    scene.settle()
+    scene.fact("PA_1", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    scene.join("b", "PA_2")
+    shown = scene.shown()
+    scene.settle()
+    shown += scene.shown()
+    assert [(p.sid, p.state) for p in shown] == [
+        ("PA_1", lk.ParticipantInfo.DISCONNECTED),
+        ("PA_2", lk.ParticipantInfo.JOINED),
+    ]
+
+
+def test_a_hidden_participant_is_shown_to_itself_only() -> None:
+    scene = Scene()
+    scene.join("a", node=B)
+    scene.settle()
+    scene.join("ghost", hidden=True)
+    scene.settle()
+    (order,) = scene.orders("show_participants")
+    assert list(order.show_participants.to) == ["PA_ghost"]
+    assert not scene.orders("show_participants", B)
+    scene.fact("PA_ghost", left=room_pb2.Left())
+    scene.settle()
+    assert scene.shown() == []
+
+
+def test_counters_follow_within_five_seconds_and_recording_at_once() -> None:
+    scene = Scene()
+    scene.join("a")
+    assert not scene.orders("show_room")
+    scene.settle()
+    (order,) = scene.orders("show_room")
+    assert lk.Room.FromString(order.show_room.room).num_participants == 1
+    scene.join("recorder", kind=lk.ParticipantInfo.EGRESS)
+    (order,) = scene.orders("show_room")
+    shown = lk.Room.FromString(order.show_room.room)
+    assert (shown.active_recording, shown.num_participants) == (True, 1)
+
+
+def test_a_resume_brings_everybody_visible_and_those_who_left_meanwhile() -> None:
+    scene = Scene()
+    for identity in ("a", "b", "c"):
+        scene.join(identity)
+    scene.settle()
+    scene.fact("PA_b", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    since = scene.wall_ms
+    scene.now += 1.0
+    scene.fact("PA_c", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    scene.now += 1.0
+    resume = room_pb2.ResumeRequested(tombstones_since_ms=since + 1)
+    scene.fact("PA_a", resume_requested=resume)
+    (order,) = scene.orders("resumed")
+    present = [lk.ParticipantInfo.FromString(p).identity for p in order.resumed.participants]
+    departed = [lk.ParticipantInfo.FromString(p).identity for p in order.resumed.departed]
+    assert (present, departed) == (["a"], ["c"])
+    scene.now += 61.0
+    scene.fact("PA_a", resume_requested=room_pb2.ResumeRequested())
+    assert not scene.orders("resumed")[0].resumed.departed
+
+
+# ------------------------------------------------------------ permissions
+
+
+def test_subscription_permissions_restrict_the_listings_of_their_publisher() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b")
+    scene.join("c")
+    scene.publish("PA_a", "TR_1")
+    scene.publish("PA_a", "TR_2")
+    permission = rtc.SubscriptionPermission(
+        track_permissions=[
+            rtc.TrackPermission(participant_sid="PA_b", all_tracks=True),
+            rtc.TrackPermission(participant_identity="c", track_sids=["TR_2"]),
+        ]
+    )
+    changed = room_pb2.SubscriptionPermissionChanged(permission=permission.SerializeToString())
+    scene.fact("PA_a", subscription_permission_changed=changed)
+    listings = [order.list_track for order in scene.orders("list_track")]
+    allowed = {lk.TrackInfo.FromString(x.track).sid: list(x.allowed_identities) for x in listings}
+    assert allowed == {"TR_1": ["b"], "TR_2": ["b", "c"]}
+    assert all(x.restricted for x in listings)
+    open_to_all = rtc.SubscriptionPermission(all_participants=True)
+    changed = room_pb2.SubscriptionPermissionChanged(permission=open_to_all.SerializeToString())
+    scene.fact("PA_a", subscription_permission_changed=changed)
+    assert not any(order.list_track.restricted for order in scene.orders("list_track"))
+
+
+def test_a_subscription_permission_that_names_nobody_is_void() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.publish("PA_a", "TR_1")
+    permission = rtc.SubscriptionPermission(track_permissions=[rtc.TrackPermission()])
+    changed = room_pb2.SubscriptionPermissionChanged(permission=permission.SerializeToString())
+    assert scene.fact("PA_a", subscription_permission_changed=changed) == []
+
+
+def test_a_profile_change_is_shown_before_it_is_answered() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.settle()
+    change = room_pb2.ProfileChangeRequested(
+        request_id=3, metadata="m", attributes={"k": "v", "gone": ""}
+    )
+    scene.fact("PA_a", profile_change_requested=change)
+    kinds = [e.order.WhichOneof("order") for e in scene.effects if isinstance(e, GiveOrder)]
+    assert kinds == ["show_participants", "answer_profile_change"]
+    assert (scene.shown()[0].metadata, dict(scene.shown()[0].attributes)) == ("m", {"k": "v"})
+    (answer,) = scene.orders("answer_profile_change")
+    assert answer.answer_profile_change.reason == rtc.RequestResponse.OK
+
+
+@pytest.mark.parametrize(
+    ("can_update", "metadata", "reason"),
+    [
+        (False, "m", rtc.RequestResponse.NOT_ALLOWED),
+        (True, "x" * 11, rtc.RequestResponse.LIMIT_EXCEEDED),
+    ],
+)
+def test_a_profile_change_may_be_refused(can_update: bool, metadata: str, reason: int) -> None:
+    scene = Scene(RoomSettings(max_metadata_bytes=10))
+    scene.join("a", can_update_metadata=can_update)
+    change = room_pb2.ProfileChangeRequested(metadata=metadata)
+    scene.fact("PA_a", profile_change_requested=change)
+    (answer,) = scene.orders("answer_profile_change")
+    assert answer.answer_profile_change.reason == reason
+    assert not scene.shown()
+
+
+# ------------------------------------------------------------ API calls
+
+
+def test_create_room_applies_its_settings_once() -> None:
+    scene = Scene()
+    request = api.CreateRoomRequest(name="r", metadata="m", empty_timeout=9, max_participants=3)
+    answer = scene.call("CreateRoom", request)
+    made = lk.Room.FromString(answer.response)
+    assert (made.metadata, made.empty_timeout, made.max_participants) == ("m", 9, 3)
+    assert made.departure_timeout == 20
+    assert scene.names() == ["room_started"]
+    assert lk.Room.FromString(scene.events()[0].room).metadata == "m"
+    again = scene.call("CreateRoom", api.CreateRoomRequest(name="r", metadata="other"))
+    assert lk.Room.FromString(again.response).metadata == "m"
+    assert scene.names() == []
+
+
+def test_create_room_over_the_limit_leaves_no_room() -> None:
+    scene = Scene(RoomSettings(max_metadata_bytes=1))
+    answer = scene.call("CreateRoom", api.CreateRoomRequest(name="r", metadata="mm"))
+    assert answer.error_code == "invalid_argument"
+    assert scene.room.is_closed
+    assert scene.names() == []
+
+
+def test_the_first_joins_configuration_makes_the_room() -> None:
+    scene = Scene()
+    scene.join("a", configuration=api.RoomConfiguration(metadata="m").SerializeToString())
+    assert scene.names() == ["room_started"]
+    assert lk.Room.FromString(scene.events()[0].room).metadata == "m"
+
+
+def test_list_and_get_participants_include_the_hidden() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("ghost", hidden=True)
+    answer = scene.call("ListParticipants", api.ListParticipantsRequest(room="r"))
+    listed = api.ListParticipantsResponse.FromString(answer.response)
+    assert [p.identity for p in listed.participants] == ["a", "ghost"]
+    missing = scene.call("GetParticipant", api.RoomParticipantIdentity(identity="x"))
+    assert (missing.error_code, missing.error_message) == (
+        "not_found",
+        "participant does not exist",
+    )
+
+
+def test_remove_participant_ends_the_session_and_tells_the_others() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b")
+    scene.settle()
+    scene.call("RemoveParticipant", api.RoomParticipantIdentity(identity="b"))
+    (end,) = scene.orders("end")
+    assert (end.participant_sid, end.end.reason) == ("PA_b", lk.PARTICIPANT_REMOVED)
+    assert scene.fact("PA_b", left=room_pb2.Left()) == []
+    scene.settle()
+    assert scene.shown()[0].disconnect_reason == lk.PARTICIPANT_REMOVED
+
+
+def test_muting_a_track_orders_its_session_and_unmuting_needs_a_setting() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.publish("PA_a", "TR_1")
+    request = api.MuteRoomTrackRequest(identity="a", track_sid="TR_1", muted=True)
+    answer = scene.call("MutePublishedTrack", request)
+    assert api.MuteRoomTrackResponse.FromString(answer.response).track.muted
+    (order,) = scene.orders("mute_track")
+    assert (order.mute_track.track_sid, order.mute_track.muted) == ("TR_1", True)
+    unknown = scene.call("MutePublishedTrack", api.MuteRoomTrackRequest(identity="a", muted=True))
+    assert not api.MuteRoomTrackResponse.FromString(unknown.response).HasField("track")
+    unmute = api.MuteRoomTrackRequest(identity="a", track_sid="TR_1")
+    assert scene.call("MutePublishedTrack", unmute).error_code == "failed_precondition"
+    allowed = Scene(RoomSettings(is_remote_unmute_enabled=True))
+    allowed.join("a")
+    allowed.publish("PA_a", "TR_1", muted=True)
+    assert allowed.call("MutePublishedTrack", unmute).error_code == ""
+
+
+def test_update_participant_replaces_permissions_and_merges_attributes() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.settle()
+    first = api.UpdateParticipantRequest(identity="a", name="n", attributes={"k": "v", "l": "w"})
+    scene.call("UpdateParticipant", first)
+    request = api.UpdateParticipantRequest(
+        identity="a",
+        attributes={"k": ""},
+        permission=lk.ParticipantPermission(can_subscribe=True),
+    )
+    answer = scene.call("UpdateParticipant", request)
+    info = lk.ParticipantInfo.FromString(answer.response)
+    assert (info.name, dict(info.attributes)) == ("n", {"l": "w"})
+    assert info.permission == request.permission
+    (order,) = scene.orders("set_permission")
+    assert order.set_permission.participant == answer.response
+    assert [p.SerializeToString() for p in scene.shown()] == [answer.response]
+
+
+def test_becoming_hidden_is_a_departure_for_the_others_and_back_again() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b")
+    scene.settle()
+    hide = api.UpdateParticipantRequest(
+        identity="b", permission=lk.ParticipantPermission(hidden=True)
+    )
+    scene.call("UpdateParticipant", hide)
+    departed, own = scene.orders("show_participants")
+    assert getattr(departed.show_participants, "except") == ["PA_b"]
+    gone = lk.ParticipantInfo.FromString(departed.show_participants.participants[0])
+    assert gone.state == lk.ParticipantInfo.DISCONNECTED
+    assert list(own.show_participants.to) == ["PA_b"]
+    show = api.UpdateParticipantRequest(identity="b", permission=lk.ParticipantPermission())
+    scene.call("UpdateParticipant", show)
+    (order,) = scene.orders("show_participants")
+    assert not order.show_participants.to
+
+
+@pytest.mark.parametrize(
+    ("request_", "message"),
+    [
+        (api.UpdateParticipantRequest(identity="a", name="x" * 9), "name is 9 bytes"),
+        (api.UpdateParticipantRequest(identity="a", metadata="x" * 9), "metadata is 9 bytes"),
+        (
+            api.UpdateParticipantRequest(identity="a", attributes={"abcd": "efghi"}),
+            "attributes is 9 bytes",
+        ),
+    ],
+)
+def test_update_participant_over_a_limit_changes_nothing(
+    request_: api.UpdateParticipantRequest, message: str
+) -> None:
+    limits = RoomSettings(max_name_bytes=8, max_metadata_bytes=8, max_attributes_bytes=8)
+    scene = Scene(limits)
+    scene.join("a")
+    before = scene.info("a")
+    answer = scene.call("UpdateParticipant", request_)
+    assert answer.error_code == "invalid_argument"
+    assert answer.error_message.startswith(message)
+    assert scene.info("a") == before
+
+
+def test_update_subscriptions_is_an_order_to_that_session() -> None:
+    scene = Scene()
+    scene.join("a")
+    request = api.UpdateSubscriptionsRequest(identity="a", track_sids=["TR_1"], subscribe=True)
+    assert scene.call("UpdateSubscriptions", request).error_code == ""
+    (order,) = scene.orders("change_subscriptions")
+    assert order.participant_sid == "PA_a"
+    update = rtc.UpdateSubscription.FromString(order.change_subscriptions.update)
+    assert (list(update.track_sids), update.subscribe) == (["TR_1"], True)
+
+
+def test_data_of_one_nonce_is_delivered_once() -> None:
+    scene = Scene()
+    scene.join("a")
+    request = api.SendDataRequest(data=b"d", topic="t", nonce=b"n" * 16)
+    scene.call("SendData", request)
+    (order,) = scene.orders("deliver_data")
+    packet = lk.DataPacket.FromString(order.deliver_data.packet)
+    assert (packet.user.payload, packet.user.topic) == (b"d", "t")
+    assert (packet.participant_identity, order.deliver_data.reliable) == ("", True)
+    assert scene.call("SendData", request).error_code == ""
+    assert not scene.orders("deliver_data")
+    bad = api.SendDataRequest(data=b"d", nonce=b"short")
+    assert scene.call("SendData", bad).error_code == "invalid_argument"
+
+
+def test_data_goes_to_the_named_only() -> None:
+    scene = Scene()
+    scene.join("a")
+    request = api.SendDataRequest(
+        destination_sids=["PA_a"], destination_identities=["b"], kind=lk.DataPacket.LOSSY
+    )
+    scene.call("SendData", request)
+    (order,) = scene.orders("deliver_data")
+    assert list(order.deliver_data.destination_identities) == ["b", "a"]
+    assert not order.deliver_data.reliable
+    scene.call("SendData", api.SendDataRequest(destination_sids=["PA_unknown"]))
+    assert not scene.orders("deliver_data")
+
+
+def test_room_metadata_is_shown_at_once() -> None:
+    scene = Scene()
+    scene.join("a")
+    answer = scene.call("UpdateRoomMetadata", api.UpdateRoomMetadataRequest(metadata="m"))
+    (order,) = scene.orders("show_room")
+    assert lk.Room.FromString(order.show_room.room).metadata == "m"
+    assert lk.Room.FromString(answer.response).metadata == "m"
+
+
+def test_delete_room_ends_everybody_and_answers() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.publish("PA_a", "TR_1")
+    scene.fact("PA_a", activated=room_pb2.Activated())
+    assert scene.call("DeleteRoom", api.DeleteRoomRequest(room="r")).error_code == ""
+    assert [o.end.reason for o in scene.orders("end")] == [lk.ROOM_DELETED]
+    assert scene.names() == ["track_unpublished", "participant_left", "room_finished"]
+    assert Closed() in scene.effects
+    gone = scene.call("ListRooms", api.ListRoomsRequest())
+    assert gone.error_code == "not_found"
+
+
+def test_undecodable_and_unknown_calls_are_refused_precisely() -> None:
+    scene = Scene()
+    scene.do(ApiCalled(5, "GetParticipant", b"\xff\xff"))
+    (answer,) = [e for e in scene.effects if isinstance(e, AnswerApi)]
+    assert (answer.call_id, answer.error_code) == (5, "malformed")
+    assert scene.call("MoveParticipant", api.MoveParticipantRequest()).error_code == "unimplemented"
+
+
+# ------------------------------------------------------------ events and life
+
+
+def test_events_of_a_room_are_numbered_and_in_order() -> None:
+    scene = Scene()
+    seen: list[events_pb2.RoomEvent] = []
+    steps: list[Callable[[], list[Effect]]] = [
+        lambda: scene.join("a"),
+        lambda: scene.fact("PA_a", activated=room_pb2.Activated()),
+        lambda: scene.publish("PA_a", "TR_1"),
+        lambda: scene.fact("PA_a", left=room_pb2.Left(reason=lk.CLIENT_INITIATED)),
+    ]
+    for step in steps:
+        step()
+        seen += scene.events()
+    assert [(e.sequence, e.name) for e in seen] == [
+        (1, "room_started"),
+        (2, "participant_joined"),
+        (3, "track_published"),
+        (4, "track_unpublished"),
+        (5, "participant_left"),
+    ]
+    assert {(e.room_name, e.room_sid, e.epoch) for e in seen} == {("r", "RM_1", 7)}
+    assert len({e.id for e in seen}) == 5
+    left = lk.ParticipantInfo.FromString(seen[-1].participant)
+    assert left.state == lk.ParticipantInfo.DISCONNECTED
+    assert lk.ParticipantInfo.FromString(seen[1].participant).state == lk.ParticipantInfo.ACTIVE
+
+
+def test_a_room_nobody_joined_ends_after_its_empty_timeout() -> None:
+    scene = Scene()
+    scene.call("CreateRoom", api.CreateRoomRequest(name="r", empty_timeout=30))
+    assert scene.room.next_timeout() == scene.now + 30
+    scene.now += 29.9
+    scene.do(Ticked())
+    assert not scene.room.is_closed
+    scene.now += 0.1
+    scene.do(Ticked())
+    assert scene.names() == ["room_finished"]
+
+
+def test_dependents_keep_no_room_open() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("agent", agent=True)
+    scene.fact("PA_a", left=room_pb2.Left())
+    scene.now += 20.0
+    scene.do(Ticked())
+    (end,) = scene.orders("end")
+    assert (end.participant_sid, end.end.reason) == ("PA_agent", lk.ROOM_CLOSED)
+    assert scene.room.is_closed
+
+
+def test_a_join_within_the_departure_timeout_keeps_the_room() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.fact("PA_a", left=room_pb2.Left())
+    scene.now += 19.0
+    scene.do(Ticked())
+    scene.join("b")
+    scene.now += 1000.0
+    scene.do(Ticked())
+    assert not scene.room.is_closed
+
+
+def test_shutdown_tells_everybody_and_a_late_join_is_refused() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.do(Closing(lk.SERVER_SHUTDOWN))
+    assert [o.end.reason for o in scene.orders("end")] == [lk.SERVER_SHUTDOWN]
+    scene.join("b")
+    (refusal,) = scene.orders("refuse")
+    assert refusal.refuse.code == "unavailable"
+
+
+def test_a_lost_node_takes_its_participants_with_it() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b", node=B)
+    scene.publish("PA_b", "TR_1", node=B)
+    scene.settle()
+    scene.do(NodeLost(B))
+    assert [p.identity for p in scene.shown()] == ["b"]
+    assert scene.orders("delist_track", A)
+    assert not scene.orders("delist_track", B)
+    scene.join("b", "PA_b2", node=B)
+    assert scene.orders("admit", B)
+
+
+def test_a_fact_from_a_node_that_does_not_have_the_session_is_void() -> None:
+    scene = Scene()
+    scene.join("a", node=A)
+    assert scene.fact("PA_a", B, left=room_pb2.Left()) == []
