@@ -9,7 +9,10 @@
 pub mod command;
 pub mod event;
 pub mod ids;
+pub mod levels;
+pub mod nack;
 pub mod packet;
+pub mod rtx;
 pub mod sequence;
 pub mod shard;
 pub mod srtp;
