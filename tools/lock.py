@@ -6,7 +6,16 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 UV = ROOT / ".venv" / "bin" / "uv"
-OURS = ("chassis", "contracts", "mediacore", "placement", "signaling", "sfu", "roomwright", "loadtest")
+OURS = (
+    "chassis",
+    "contracts",
+    "mediacore",
+    "placement",
+    "signaling",
+    "sfu",
+    "roomwright",
+    "loadtest",
+)
 MANIFESTS = {
     "placement": ("services/placement", "chassis", "proto"),
     "signaling": ("services/signaling", "chassis", "proto"),

@@ -53,7 +53,7 @@ def main() -> None:
 
 def check_tools() -> None:
     """End with one line that says what to install when a build tool is missing."""
-    if sys.version_info < (3, 11):
+    if sys.version_info < (3, 11):  # noqa: UP036  # any Python may be asked to run this
         version = sys.version.split()[0]
         fail(f"Python 3.11 or newer is needed, this is {version}: run `make PYTHON=python3.12 ...`")
     for tool, advice in NEEDED.items():
@@ -170,7 +170,7 @@ class Stamp:
         self._file.write_text(self._digest)
 
 
-class progress:  # noqa: N801  # reads as a statement where it is used
+class progress:  # reads as a statement where it is used
     """Says what is being done, and how long it took."""
 
     def __init__(self, what: str) -> None:
@@ -178,11 +178,11 @@ class progress:  # noqa: N801  # reads as a statement where it is used
         self._begin = time.monotonic()
 
     def __enter__(self) -> None:
-        print(f"==> {self._what} ...", flush=True)  # noqa: T201
+        print(f"==> {self._what} ...", flush=True)
 
     def __exit__(self, kind: object, *_: object) -> None:
         if kind is None:
-            print(f"    {time.monotonic() - self._begin:.0f} s", flush=True)  # noqa: T201
+            print(f"    {time.monotonic() - self._begin:.0f} s", flush=True)
 
 
 def call(

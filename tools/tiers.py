@@ -36,7 +36,9 @@ class Part:
 
 def pytest(name: str, *folders: str) -> Part:
     """A part that runs folders of tests."""
-    return Part(name, (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders))
+    return Part(
+        name, (str(BIN / "python"), "-m", "pytest", "-q", "-p", "no:cacheprovider", *folders)
+    )
 
 
 CHECK = (
@@ -47,12 +49,30 @@ CHECK = (
     Part("buf", ("../web/node_modules/.bin/buf", "lint"), ROOT / "proto"),
     Part("page types", ("npm", "run", "--silent", "check"), ROOT / "web"),
     Part("cargo fmt", ("cargo", "fmt", "--check"), MEDIA),
-    Part("clippy", ("cargo", "clippy", "-q", "--workspace", "--all-targets", "--locked", "--", "-D", "warnings"), MEDIA),
+    Part(
+        "clippy",
+        (
+            "cargo",
+            "clippy",
+            "-q",
+            "--workspace",
+            "--all-targets",
+            "--locked",
+            "--",
+            "-D",
+            "warnings",
+        ),
+        MEDIA,
+    ),
     Part("cargo test", ("cargo", "test", "-q", "--workspace", "--locked"), MEDIA),
     Part("stubs", (str(BIN / "python"), "-m", "mypy.stubtest", "mediacore._native"), ROOT),
 )
 UNIT = (pytest("unit", "tests/unit"),)
-REAL = (pytest("unit, integration, conformance", "tests/unit", "tests/integration", "tests/conformance"),)
+REAL = (
+    pytest(
+        "unit, integration, conformance", "tests/unit", "tests/integration", "tests/conformance"
+    ),
+)
 SOAK = (Part("benchmark", (str(BIN / "python"), "-m", "loadtest.bench")),)
 
 TIERS = {"check": (*CHECK, *UNIT), "test": (*CHECK, *REAL), "soak": SOAK}
@@ -61,21 +81,18 @@ TIERS = {"check": (*CHECK, *UNIT), "test": (*CHECK, *REAL), "soak": SOAK}
 def main() -> None:
     """Run the tier named on the command line; exit 1 when any part failed."""
     tier = TIERS[sys.argv[1]]
-    costs: list[tuple[str, float, bool]] = []
     *first, last = tier
-    for part in first:
-        costs.append(run(part))
-    costs.append(run(last, before=lambda: report(costs)))
-    if len(costs) > 1 and not all(passed for _, _, passed in costs):
+    costs = [run(part) for part in first]
+    report(costs)
+    costs.append(run(last))
+    if not all(passed for _, _, passed in costs):
         failed = ", ".join(name for name, _, passed in costs if not passed)
         sys.exit(f"failed: {failed}")
 
 
-def run(part: Part, before: object = None) -> tuple[str, float, bool]:
+def run(part: Part) -> tuple[str, float, bool]:
     """Run one part with its output shown; its name, seconds and success."""
-    if callable(before):
-        before()
-    print(f"==> {part.name}", flush=True)  # noqa: T201
+    print(f"==> {part.name}", flush=True)
     begin = time.monotonic()
     environment = {**os.environ, "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}"}
     done = subprocess.run(part.command, cwd=part.cwd, env=environment, check=False)
@@ -86,7 +103,7 @@ def run(part: Part, before: object = None) -> tuple[str, float, bool]:
 def report(costs: Sequence[tuple[str, float, bool]]) -> None:
     """What each part cost."""
     for name, seconds, passed in costs:
-        print(f"    {seconds:6.1f} s  {'ok    ' if passed else 'FAILED'}  {name}", flush=True)  # noqa: T201
+        print(f"    {seconds:6.1f} s  {'ok    ' if passed else 'FAILED'}  {name}", flush=True)
 
 
 if __name__ == "__main__":

@@ -1,20 +1,23 @@
 """Inbound: `/rtc`, `/rtc/v1`, their `/validate`, and `/`. Translates and refuses; decides nothing about rooms."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from chassis.clock import Clock
-from chassis.errors import NotFound, ServiceError
-from chassis.tokens import Grants, KeyRing, TokenError
+from chassis.errors import NotFound, ServiceError, TokenError
+from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
 from fastapi import APIRouter, Request
+from pydantic import SecretStr
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from chassis import tokens
 from signaling.claims import claims_of
 from signaling.clients import NodeClients, PlacementClient
 from signaling.core.join import Join, JoinRefused, parse_join
-from signaling.metrics import Metrics
+from signaling.metrics import SignalingMetrics
 from signaling.runner import SocketRunner, deny
 
 CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
@@ -24,11 +27,11 @@ CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
 class RtcApi:
     """The signaling endpoints over one placement and its nodes."""
 
-    keys: KeyRing
+    keys: Mapping[str, SecretStr]
     placement: PlacementClient
     nodes: NodeClients
     clock: Clock
-    metrics: Metrics
+    metrics: SignalingMetrics
     auto_create: bool
 
     def router(self) -> APIRouter:
@@ -61,9 +64,11 @@ class RtcApi:
 
         return validate
 
-    async def _check(self, query: QueryParams, headers: Headers, *, v1: bool) -> tuple[Join, Grants]:
+    async def _check(
+        self, query: QueryParams, headers: Headers, *, v1: bool
+    ) -> tuple[Join, Grants]:
         try:
-            grants = authenticate(self.keys, query, headers, self.clock)
+            grants = self.authenticate(query, headers)
         except TokenError as error:
             raise JoinRefused(401, str(error)) from None
         join = parse_join(query, grants, v1=v1, user_agent=headers.get("user-agent", ""))
@@ -85,7 +90,7 @@ class RtcApi:
             except ServiceError as error:
                 raise _refusal(error) from None
         except JoinRefused as refused:
-            self.metrics.joins_refused.add(1, {"status": refused.status})
+            self.metrics.joins_refused.add(1, str(refused.status))
             await deny(websocket, refused.status, refused.text)
             return
         lease = assigned.lease
@@ -106,28 +111,25 @@ class RtcApi:
         )
         # The machine must learn of a client that goes away while it waits: the connect event is ours to take.
         await websocket.receive()
-        runner = SocketRunner(websocket, self.nodes.at(lease.node_address), self.clock, self.metrics)
+        runner = SocketRunner(
+            websocket, self.nodes.at(lease.node_address), self.clock, self.metrics
+        )
         try:
             await runner.run(opening)
         except WebSocketDisconnect:
             return
 
     def _may_create(self, grants: Grants) -> bool:
-        return self.auto_create or (grants.video is not None and grants.video.room_create)
+        return self.auto_create or grants.video.room_create
 
-
-def authenticate(keys: KeyRing, query: QueryParams, headers: Headers, clock: Clock) -> Grants | None:
-    """The verified grants of a request; None when it carries no token; raise `TokenError` when it carries a bad one."""
-    header = headers.get("authorization")
-    if header is not None:
-        if not header.startswith("Bearer "):
-            raise TokenError("invalid authorization header. Must start with Bearer ")
-        token = header.removeprefix("Bearer ")
-    else:
-        token = query.get("access_token", "")
-    if not token:
-        return None
-    return keys.verify(token, clock.wall_ms() / 1000)
+    def authenticate(self, query: QueryParams, headers: Headers) -> Grants | None:
+        """Verified grants; None without a token; raise `TokenError` for a bad one."""
+        return tokens.authenticate(
+            headers.get("authorization"),
+            query.get("access_token"),
+            self.keys,
+            self.clock.wall_ms() / 1000,
+        )
 
 
 async def _not_an_upgrade() -> Response:
@@ -138,4 +140,4 @@ def _refusal(error: ServiceError) -> JoinRefused:
     if isinstance(error, NotFound):
         # This phrase tells JavaScript clients "not allowed" from "no /rtc/v1 here".
         return JoinRefused(404, "requested room does not exist")
-    return JoinRefused(error.http_status, error.message)
+    return JoinRefused(error.join_status, error.message)

@@ -1,5 +1,7 @@
 """A verified token's content as nodes are told of it; the token itself goes no further than this service."""
 
+import json
+
 from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
 
@@ -14,7 +16,7 @@ def claims_of(grants: Grants, *, identity: str | None = None) -> node_pb2.Claims
         kind_details=grants.kind_details,
         metadata=grants.metadata,
         attributes=grants.attributes,
-        video_grant_json=grants.video_json,
+        video_grant_json=json.dumps(grants.video.to_claim()),
         room_config_json=grants.room_config_json,
         room_preset=grants.room_preset,
         expires_at=grants.expires_at,

@@ -3,16 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable
 
-import grpc
 import structlog
 from chassis.errors import NotFound, ServiceError
-from chassis.rpc import Dialer, service_error
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 
+from chassis import rpc
 from signaling.core.session import CloseArrived, Event, NodeLost, RefusalArrived, ResponseArrived
 
-CALL_TIMEOUT_S = 5.0
 MAX_UNSENT_REQUESTS = 10_000
 
 log = structlog.get_logger()
@@ -21,47 +19,40 @@ log = structlog.get_logger()
 class PlacementClient:
     """Asks placement for the home of a room; errors come as `ServiceError`."""
 
-    def __init__(self, dialer: Dialer, address: str) -> None:
-        self._stub = placement_pb2_grpc.PlacementServiceStub(dialer.channel(address))
+    def __init__(self, address: str, auth: rpc.RpcAuth) -> None:
+        self._channel = rpc.channel(address, auth=auth)
+        self._stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
 
     async def assign(self, room_name: str, *, create: bool) -> placement_pb2.AssignRoomResponse:
         """The room's home; a new one only when `create`, else `NotFound`."""
         request = placement_pb2.AssignRoomRequest(room_name=room_name, create=create)
-        try:
-            return await self._stub.AssignRoom(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise service_error(error) from None
+        return await self._stub.AssignRoom(request)
 
     async def find(self, room_name: str) -> placement_pb2.Lease:
         """The room's present home, or `NotFound` with the text SDKs know."""
         try:
-            response = await self._stub.FindRoom(
-                placement_pb2.FindRoomRequest(room_name=room_name), timeout=CALL_TIMEOUT_S
-            )
-        except grpc.aio.AioRpcError as error:
-            translated = service_error(error)
-            if isinstance(translated, NotFound):
-                raise NotFound("requested room does not exist") from None
-            raise translated from None
-        return response.lease
+            found = await self._stub.FindRoom(placement_pb2.FindRoomRequest(room_name=room_name))
+        except NotFound:
+            raise NotFound("requested room does not exist") from None
+        return found.lease
 
     async def list(self, room_names: list[str]) -> list[placement_pb2.Lease]:
         """Every room with a home, or those of the given names."""
-        try:
-            response = await self._stub.ListRooms(
-                placement_pb2.ListRoomsRequest(room_names=room_names), timeout=CALL_TIMEOUT_S
-            )
-        except grpc.aio.AioRpcError as error:
-            raise service_error(error) from None
-        return list(response.leases)
+        request = placement_pb2.ListRoomsRequest(room_names=room_names)
+        return list((await self._stub.ListRooms(request)).leases)
+
+    async def close(self) -> None:
+        """Close the channel."""
+        await self._channel.close()
 
 
 class NodeClient:
     """One node: its signal stream, opened with the first session and again when it broke, and its API calls."""
 
-    def __init__(self, dialer: Dialer, address: str) -> None:
+    def __init__(self, address: str, auth: rpc.RpcAuth) -> None:
         self._address = address
-        self._stub = node_pb2_grpc.NodeServiceStub(dialer.channel(address))
+        self._channel = rpc.channel(address, auth=auth)
+        self._stub = node_pb2_grpc.NodeServiceStub(self._channel)
         self._requests: asyncio.Queue[node_pb2.SignalStreamRequest] = asyncio.Queue()
         self._room_in_queue = asyncio.Event()
         self._room_in_queue.set()
@@ -93,12 +84,9 @@ class NodeClient:
 
     async def call(self, request: node_pb2.CallApiRequest) -> bytes:
         """One API call on a room of this node; its error comes as `ServiceError`."""
-        try:
-            response = await self._stub.CallApi(request, timeout=CALL_TIMEOUT_S)
-        except grpc.aio.AioRpcError as error:
-            raise service_error(error) from None
+        response = await self._stub.CallApi(request)
         if response.error_code:
-            raise ServiceError.from_twirp(response.error_code, response.error_message)
+            raise ServiceError.of(response.error_code, response.error_message)
         return response.response
 
     async def close(self) -> None:
@@ -106,6 +94,7 @@ class NodeClient:
         if self._task is not None:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
+        await self._channel.close()
 
     def _put(self, request: node_pb2.SignalStreamRequest) -> None:
         self._requests.put_nowait(request)
@@ -121,10 +110,11 @@ class NodeClient:
 
     async def _run(self) -> None:
         try:
-            async for response in self._stub.SignalStream(self._outgoing()):
-                self._deliver(response)
-        except grpc.aio.AioRpcError as error:
-            log.warning("signal stream broke", node_address=self._address, error=error.details())
+            with rpc.service_errors():
+                async for response in self._stub.SignalStream(self._outgoing()):
+                    self._deliver(response)
+        except ServiceError as error:
+            log.warning("signal stream broke", node_address=self._address, error=error.message)
         finally:
             self._requests = asyncio.Queue()
             self._room_in_queue.set()
@@ -145,14 +135,14 @@ class NodeClient:
 class NodeClients:
     """The nodes this replica talks to, by gRPC address."""
 
-    def __init__(self, dialer: Dialer) -> None:
-        self._dialer = dialer
+    def __init__(self, auth: rpc.RpcAuth) -> None:
+        self._auth = auth
         self._nodes: dict[str, NodeClient] = {}
 
     def at(self, address: str) -> NodeClient:
         """The client of the node at an address, made on first use."""
         if address not in self._nodes:
-            self._nodes[address] = NodeClient(self._dialer, address)
+            self._nodes[address] = NodeClient(address, self._auth)
         return self._nodes[address]
 
     async def close(self) -> None:

@@ -4,7 +4,7 @@ import asyncio
 from dataclasses import dataclass
 
 from chassis.errors import NotFound, ServiceError, Unimplemented
-from chassis.tokens import Grants
+from chassis.twirp import TwirpContext
 from contracts.node.v1 import node_pb2
 from contracts.placement.v1 import placement_pb2
 from google.protobuf.message import Message
@@ -22,9 +22,12 @@ class RoomApi:
     placement: PlacementClient
     nodes: NodeClients
 
-    async def call(self, grants: Grants | None, service: str, name: str, request: Message) -> Message:
+    async def call(
+        self, context: TwirpContext, service: str, name: str, request: Message
+    ) -> Message:
         """Perform one call; raise `ServiceError` with the code server SDKs expect."""
         method = METHODS[service][name]
+        grants = context.grants
         check(method, grants, request)
         assert grants is not None  # check refuses a call without grants
         claims = claims_of(grants).SerializeToString()
@@ -70,7 +73,9 @@ class RoomApi:
         )
         return method.response.FromString(await self.nodes.at(lease.node_address).call(call))
 
-    async def _list_rooms(self, service: str, name: str, request: Message, claims: bytes) -> Message:
+    async def _list_rooms(
+        self, service: str, name: str, request: Message, claims: bytes
+    ) -> Message:
         assert isinstance(request, room.ListRoomsRequest)
         leases = await self.placement.list(list(request.names))
         method = METHODS[service][name]

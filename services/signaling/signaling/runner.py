@@ -26,7 +26,7 @@ from signaling.core.session import (
     Write,
     Written,
 )
-from signaling.metrics import Metrics
+from signaling.metrics import SignalingMetrics
 
 REQUESTS_PER_SECOND = 100.0
 REQUEST_BURST = 2000.0
@@ -52,7 +52,9 @@ class NodeStream(Protocol):
 class SocketRunner:
     """Runs one socket from the upgrade request to its end."""
 
-    def __init__(self, websocket: WebSocket, stream: NodeStream, clock: Clock, metrics: Metrics) -> None:
+    def __init__(
+        self, websocket: WebSocket, stream: NodeStream, clock: Clock, metrics: SignalingMetrics
+    ) -> None:
         self._websocket = websocket
         self._stream = stream
         self._clock = clock
@@ -90,7 +92,7 @@ class SocketRunner:
             match await self._effects.get():
                 case Accept():
                     await self._websocket.accept()
-                    self._metrics.sockets_accepted.add(1)
+                    self._metrics.sockets_accepted.add()
                 case Deny(http_status, message):
                     await deny(self._websocket, http_status, message)
                     return
@@ -104,7 +106,7 @@ class SocketRunner:
                 case Close(code, too_slow):
                     if too_slow:
                         self._cause = Cause.CAUSE_TOO_SLOW
-                        self._metrics.sockets_too_slow.add(1)
+                        self._metrics.sockets_too_slow.add()
                     await self._websocket.close(code)
                     return
 
@@ -121,7 +123,7 @@ class SocketRunner:
                 request = self._codec.decode(frame if frame is not None else message["text"])
             except BadFrame:
                 self._cause = Cause.CAUSE_BAD_FRAME
-                self._metrics.bad_frames.add(1)
+                self._metrics.bad_frames.add()
                 if self._websocket.application_state is WebSocketState.CONNECTED:
                     await self._websocket.close(1000)
                 return

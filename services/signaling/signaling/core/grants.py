@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from chassis.errors import InvalidArgument, Unauthenticated
+from chassis.errors import InvalidArgument, NotAllowed
 from chassis.tokens import Grants
 from google.protobuf.message import Message
 from livekit.protocol import models, room
@@ -37,23 +37,19 @@ class Method:
 
 
 def _create(grants: Grants, _request: Message) -> bool:
-    return grants.video is not None and grants.video.room_create
+    return grants.video.room_create
 
 
 def _list(grants: Grants, _request: Message) -> bool:
-    return grants.video is not None and grants.video.room_list
+    return grants.video.room_list
 
 
 def _admin(grants: Grants, request: Any) -> bool:
-    return grants.video is not None and grants.video.room_admin and grants.video.room == request.room
+    return grants.video.admits(request.room)
 
 
 def _destination(grants: Grants, request: Any) -> bool:
-    return (
-        _admin(grants, request)
-        and grants.video is not None
-        and grants.video.destination_room == request.destination_room
-    )
+    return _admin(grants, request) and grants.video.destination_room == request.destination_room
 
 
 def _room(request: Any) -> str:
@@ -70,9 +66,15 @@ def _none(_request: Any) -> str:
 
 METHODS: dict[str, dict[str, Method]] = {
     ROOM_SERVICE: {
-        "CreateRoom": Method(room.CreateRoomRequest, models.Room, _create, Owner.CREATES_ROOM, _name),
-        "ListRooms": Method(room.ListRoomsRequest, room.ListRoomsResponse, _list, Owner.ALL_ROOMS, _none),
-        "DeleteRoom": Method(room.DeleteRoomRequest, room.DeleteRoomResponse, _create, Owner.ROOM, _room),
+        "CreateRoom": Method(
+            room.CreateRoomRequest, models.Room, _create, Owner.CREATES_ROOM, _name
+        ),
+        "ListRooms": Method(
+            room.ListRoomsRequest, room.ListRoomsResponse, _list, Owner.ALL_ROOMS, _none
+        ),
+        "DeleteRoom": Method(
+            room.DeleteRoomRequest, room.DeleteRoomResponse, _create, Owner.ROOM, _room
+        ),
         "ListParticipants": Method(
             room.ListParticipantsRequest, room.ListParticipantsResponse, _admin, Owner.ROOM, _room
         ),
@@ -89,19 +91,33 @@ METHODS: dict[str, dict[str, Method]] = {
             room.UpdateParticipantRequest, models.ParticipantInfo, _admin, Owner.ROOM, _room
         ),
         "UpdateSubscriptions": Method(
-            room.UpdateSubscriptionsRequest, room.UpdateSubscriptionsResponse, _admin, Owner.ROOM, _room
+            room.UpdateSubscriptionsRequest,
+            room.UpdateSubscriptionsResponse,
+            _admin,
+            Owner.ROOM,
+            _room,
         ),
         "SendData": Method(room.SendDataRequest, room.SendDataResponse, _admin, Owner.ROOM, _room),
         "UpdateRoomMetadata": Method(
             room.UpdateRoomMetadataRequest, models.Room, _admin, Owner.ROOM, _room
         ),
         "ForwardParticipant": Method(
-            room.ForwardParticipantRequest, room.ForwardParticipantResponse, _destination, Owner.NOBODY, _room
+            room.ForwardParticipantRequest,
+            room.ForwardParticipantResponse,
+            _destination,
+            Owner.NOBODY,
+            _room,
         ),
         "MoveParticipant": Method(
-            room.MoveParticipantRequest, room.MoveParticipantResponse, _destination, Owner.NOBODY, _room
+            room.MoveParticipantRequest,
+            room.MoveParticipantResponse,
+            _destination,
+            Owner.NOBODY,
+            _room,
         ),
-        "PerformRpc": Method(room.PerformRpcRequest, room.PerformRpcResponse, _admin, Owner.NOBODY, _room),
+        "PerformRpc": Method(
+            room.PerformRpcRequest, room.PerformRpcResponse, _admin, Owner.NOBODY, _room
+        ),
     }
 }
 
@@ -109,7 +125,7 @@ METHODS: dict[str, dict[str, Method]] = {
 def check(method: Method, grants: Grants | None, request: Message) -> None:
     """Refuse what the token does not allow, as server SDKs expect it: 401 `permissions denied`, never 403."""
     if grants is None or not method.allowed(grants, request):
-        raise Unauthenticated("permissions denied")
+        raise NotAllowed
     if method.owner is Owner.CREATES_ROOM and not method.room_of(request):
         raise InvalidArgument("room name is required")
     if len(method.room_of(request).encode()) > 256:

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from chassis.tokens import Grants
+from chassis.tokens import Grants, VideoGrant
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
@@ -21,6 +21,13 @@ MAX_IDENTITY_BYTES = 256
 MAX_ROOM_NAME_BYTES = 256
 
 _TRUE = frozenset({"1", "true"})
+_SDK_NAMES = {"reactnative": "REACT_NATIVE", "unityweb": "UNITY_WEB"}
+_BROWSERS = (
+    ("Firefox/", "firefox"),
+    ("Edg/", "edge"),
+    ("Chrome/", "chrome"),
+    ("Safari/", "safari"),
+)
 
 
 class JoinRefused(Exception):
@@ -42,9 +49,11 @@ class Join:
     single_peer_connection: bool
 
 
-def parse_join(query: Mapping[str, str], grants: Grants | None, *, v1: bool, user_agent: str) -> Join:
+def parse_join(
+    query: Mapping[str, str], grants: Grants | None, *, v1: bool, user_agent: str
+) -> Join:
     """Check a join in the order clients rely on; raise `JoinRefused` with the status and text they know."""
-    if grants is None or grants.video is None:
+    if grants is None or grants.video == VideoGrant():
         raise JoinRefused(401, "no permissions to access the room")
     if not grants.video.room_join:
         raise JoinRefused(401, "permissions denied")
@@ -59,7 +68,7 @@ def parse_join(query: Mapping[str, str], grants: Grants | None, *, v1: bool, use
     if len(room_name.encode()) > MAX_ROOM_NAME_BYTES:
         raise JoinRefused(400, f"room name exceeds {MAX_ROOM_NAME_BYTES} bytes")
     wants_profile = bool(request.metadata or request.participant_attributes)
-    if wants_profile and not grants.video.can_update_own_metadata:
+    if wants_profile and not grants.video.may_update_own_metadata:
         raise JoinRefused(401, "not allowed to set own metadata or attributes")
     _complete_client_info(request.client_info, user_agent)
     return Join(
@@ -103,8 +112,7 @@ def _identity(grants: Grants, query: Mapping[str, str]) -> str:
     if not identity:
         raise JoinRefused(400, "identity cannot be empty")
     if query.get("publish"):
-        assert grants.video is not None
-        if not grants.video.can_publish:
+        if not grants.video.may_publish:
             raise JoinRefused(401, "permissions denied")
         identity = f"{identity}#{query['publish']}"
     if len(identity.encode()) > MAX_IDENTITY_BYTES:
@@ -125,7 +133,9 @@ def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
         participant_sid=query.get("sid", ""),
     )
     if "subscriber_allow_pause" in query:
-        request.connection_settings.subscriber_allow_pause = is_true(query["subscriber_allow_pause"])
+        request.connection_settings.subscriber_allow_pause = is_true(
+            query["subscriber_allow_pause"]
+        )
     reason = _integer(query.get("reconnect_reason"))
     if reason in rtc.ReconnectReason.values():
         request.reconnect_reason = rtc.ReconnectReason.ValueType(reason)
@@ -146,12 +156,15 @@ def _client_info(query: Mapping[str, str]) -> models.ClientInfo:
         network=query.get("network", ""),
         client_protocol=_integer(query.get("client_protocol")),
     )
-    sdk = query.get("sdk", "").upper().replace("REACTNATIVE", "REACT_NATIVE").replace("UNITYWEB", "UNITY_WEB")
+    sdk = query.get("sdk", "")
+    sdk = _SDK_NAMES.get(sdk, sdk.upper())
     if sdk in models.ClientInfo.SDK.keys():
         info.sdk = models.ClientInfo.SDK.Value(sdk)
     names = query.get("capabilities", "").split(",")
     known = models.ClientInfo.Capability.keys()
-    info.capabilities.extend(models.ClientInfo.Capability.Value(name) for name in names if name in known)
+    info.capabilities.extend(
+        models.ClientInfo.Capability.Value(name) for name in names if name in known
+    )
     return info
 
 
@@ -169,7 +182,7 @@ def _complete_client_info(info: models.ClientInfo, user_agent: str) -> None:
     """Browsers tell who they are in the User-Agent only; Firefox and Safari need to be known for SDP's sake."""
     if info.browser or not user_agent:
         return
-    for needle, browser in (("Firefox/", "firefox"), ("Edg/", "edge"), ("Chrome/", "chrome"), ("Safari/", "safari")):
+    for needle, browser in _BROWSERS:
         if needle in user_agent:
             info.browser = browser
             marker = "Version/" if browser == "safari" else needle

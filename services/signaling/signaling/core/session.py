@@ -116,7 +116,9 @@ class SignalSocket:
                 return self._close_if_flushed()
             case NodeLost():
                 # 1011 is no normal close, so every SDK answers it with a resume.
-                return self._end(Close(1011) if self.accepted else Deny(503, "node went away, try again"))
+                return self._end(
+                    Close(1011) if self.accepted else Deny(503, "node went away, try again")
+                )
             case Written():
                 self._queued_bytes -= len(self._queue.popleft())
                 following: list[Effect] = [Write(self._queue[0])] if self._queue else []

@@ -1,0 +1,102 @@
+"""A whole Roomwright in a process of its own, as `make run` starts it, for clients that nobody here wrote."""
+
+import asyncio
+import os
+import re
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from livekit import api
+
+KEY = "devkey"
+SECRET = "secret"
+START_TIMEOUT_S = 20.0
+STOP_TIMEOUT_S = 15.0
+
+
+@dataclass(frozen=True, slots=True)
+class DevServer:
+    """Where a running server is."""
+
+    port: int
+    pid: int
+    log: Path
+    """Everything the process wrote, both streams."""
+
+    @property
+    def url(self) -> str:
+        """What SDKs connect to."""
+        return f"ws://127.0.0.1:{self.port}"
+
+    @property
+    def http_url(self) -> str:
+        """What server SDKs and browsers open."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def token(self, room: str, identity: str, **grants: object) -> str:
+        """A token made by the published server SDK, for one hour."""
+        allowed = {"room_join": True, "room": room, "can_update_own_metadata": True, **grants}
+        return (
+            api.AccessToken(KEY, SECRET)
+            .with_identity(identity)
+            .with_name(identity.title())
+            .with_ttl(timedelta(hours=1))
+            .with_grants(api.VideoGrants(**allowed))  # type: ignore[arg-type]
+            .to_jwt()
+        )
+
+
+@asynccontextmanager
+async def running(directory: Path, *flags: str) -> AsyncIterator[DevServer]:
+    """Start a server on free ports and stop it by the signal a person would send."""
+    port, udp_port, tcp_port = free_port(), free_port(socket.SOCK_DGRAM), free_port()
+    log = directory / "server.log"
+    command = [sys.executable, "-m", "roomwright", "dev", "--port", str(port)]
+    command += ["--udp-port", str(udp_port), "--tcp-port", str(tcp_port)]
+    command += ["--data-dir", str(directory / "data"), *flags]
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            *command,
+            stdout=output,
+            stderr=output,
+            stdin=asyncio.subprocess.DEVNULL,
+            env=dict(os.environ),
+        )
+    try:
+        await _until_ready(process, log, port)
+        yield DevServer(port=port, pid=process.pid, log=log)
+        process.send_signal(signal.SIGINT)
+        code = await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+        assert code == 0, f"server ended with {code}:\n{_tail(log)}"
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def _until_ready(process: asyncio.subprocess.Process, log: Path, port: int) -> None:
+    ready = re.compile(rb"ws://127\.0\.0\.1:%d" % port)
+    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
+    while not ready.search(log.read_bytes()):
+        if process.returncode is not None:
+            raise AssertionError(f"server ended while starting:\n{_tail(log)}")
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"server did not start in {START_TIMEOUT_S:.0f} s:\n{_tail(log)}")
+        await asyncio.sleep(0.05)
+
+
+def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
+    """A port of 127.0.0.1 that nothing listens on now."""
+    with socket.socket(socket.AF_INET, kind) as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _tail(log: Path) -> str:
+    return log.read_text(errors="replace")[-4000:]
