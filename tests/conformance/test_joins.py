@@ -138,7 +138,7 @@ async def test_no_token_or_join_request_is_written_anywhere(server: DevServer, r
     # The token that `dev` prints for the person who started it is the one exception.
     assert [line for line in written if "token" not in line.lower() and "/app/#" not in line] == []
     assert "access_token" not in log
-    metrics = [port for port in _listening(server.pid)]
+    metrics = _listening(server.pid)
     assert metrics, "the process listens somewhere"
     async with aiohttp.ClientSession() as http:
         for port in metrics:

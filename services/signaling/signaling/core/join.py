@@ -138,7 +138,7 @@ def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
         )
     reason = _integer(query.get("reconnect_reason"))
     if reason in rtc.ReconnectReason.values():
-        request.reconnect_reason = rtc.ReconnectReason.ValueType(reason)
+        request.reconnect_reason = reason
     if query.get("attributes"):
         request.participant_attributes.update(_attributes(query["attributes"]))
     return request
@@ -158,8 +158,8 @@ def _client_info(query: Mapping[str, str]) -> models.ClientInfo:
     )
     sdk = query.get("sdk", "")
     sdk = _SDK_NAMES.get(sdk, sdk.upper())
-    if sdk in models.ClientInfo.SDK.keys():
-        info.sdk = models.ClientInfo.SDK.Value(sdk)
+    known_sdks = dict(models.ClientInfo.SDK.items())
+    info.sdk = known_sdks.get(sdk, models.ClientInfo.SDK.UNKNOWN)
     names = query.get("capabilities", "").split(",")
     known = models.ClientInfo.Capability.keys()
     info.capabilities.extend(
