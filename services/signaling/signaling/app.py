@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from chassis.chassis import Chassis
+from chassis.run import Chassis
 from chassis.rpc import RpcAuth
 from chassis.twirp import twirp_router
 from fastapi import Request

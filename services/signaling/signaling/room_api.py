@@ -88,6 +88,6 @@ class RoomApi:
 
         found = room.ListRoomsResponse()
         for answer in await asyncio.gather(*(one(lease) for lease in leases)):
-            if answer is not None:
+            if isinstance(answer, room.ListRoomsResponse):
                 found.MergeFrom(answer)
         return found

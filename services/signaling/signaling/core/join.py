@@ -11,6 +11,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import cast
 
 from chassis.tokens import Grants, VideoGrant
 from google.protobuf.message import DecodeError
@@ -137,8 +138,8 @@ def _request_from_query(query: Mapping[str, str]) -> rtc.JoinRequest:
             query["subscriber_allow_pause"]
         )
     reason = _integer(query.get("reconnect_reason"))
-    if reason in rtc.ReconnectReason.values():
-        request.reconnect_reason = reason
+    if reason in models.ReconnectReason.values():
+        request.reconnect_reason = cast("models.ReconnectReason", reason)
     if query.get("attributes"):
         request.participant_attributes.update(_attributes(query["attributes"]))
     return request
@@ -159,12 +160,11 @@ def _client_info(query: Mapping[str, str]) -> models.ClientInfo:
     sdk = query.get("sdk", "")
     sdk = _SDK_NAMES.get(sdk, sdk.upper())
     known_sdks = dict(models.ClientInfo.SDK.items())
-    info.sdk = known_sdks.get(sdk, models.ClientInfo.SDK.UNKNOWN)
+    info.sdk = cast("models.ClientInfo.SDK", known_sdks.get(sdk, 0))
     names = query.get("capabilities", "").split(",")
-    known = models.ClientInfo.Capability.keys()
-    info.capabilities.extend(
-        models.ClientInfo.Capability.Value(name) for name in names if name in known
-    )
+    known = dict(models.ClientInfo.Capability.items())
+    capabilities = [known[name] for name in names if name in known]
+    info.capabilities.extend(cast("list[models.ClientInfo.Capability]", capabilities))
     return info
 
 
