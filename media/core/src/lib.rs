@@ -17,6 +17,7 @@ pub mod sequence;
 pub mod shard;
 pub mod srtp;
 pub mod stats;
+pub mod transport;
 
 pub use command::{
     Codec, Command, Encoding, ExtensionIds, PeerConnectionConfig, ReceiverConfig, RemoteTransport,
@@ -24,5 +25,6 @@ pub use command::{
 };
 pub use event::Event;
 pub use ids::{PcId, SenderId, TrackId};
-pub use shard::{DtlsIdentity, LocalAddress, Protocol, Shard, ShardConfig, Transmit};
+pub use shard::{Shard, ShardConfig, Transmit};
 pub use stats::{PeerConnectionStats, SenderStats, Stats, TrackStats};
+pub use transport::{DtlsIdentity, LocalAddress, PeerTransport, Protocol, TransportOutput};

@@ -8,31 +8,7 @@ use crate::command::Command;
 use crate::event::Event;
 use crate::ids::PcId;
 use crate::stats::Stats;
-
-/// The certificate of a process.
-pub struct DtlsIdentity;
-
-/// What carries datagrams.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Protocol {
-    /// UDP.
-    Udp,
-    /// TCP with RFC 4571 framing, done by the driver.
-    Tcp,
-}
-
-/// A local address the driver opened.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct LocalAddress {
-    /// The driver's number for the socket.
-    pub socket: usize,
-    /// As bound.
-    pub bound: SocketAddr,
-    /// As told to clients.
-    pub advertised: SocketAddr,
-    /// What it carries.
-    pub protocol: Protocol,
-}
+use crate::transport::{DtlsIdentity, LocalAddress};
 
 /// How a shard is made.
 pub struct ShardConfig {
