@@ -29,7 +29,8 @@ class FrameCodec:
         self.text = True
         try:
             request = json_format.Parse(frame, rtc.SignalRequest(), ignore_unknown_fields=True)
-        except (json_format.ParseError, RecursionError):
+        except (json_format.Error, ValueError, TypeError, AttributeError, RecursionError):
+            # The parser lets errors of Python's own conversions through for odd shapes.
             raise BadFrame("not a SignalRequest in JSON") from None
         return request.SerializeToString()
 

@@ -1,0 +1,62 @@
+"""Every API method and the grant it needs."""
+
+import pytest
+from chassis.errors import InvalidArgument, NotAllowed
+from chassis.tokens import Grants, VideoGrant
+from google.protobuf.message import Message
+from livekit.protocol import room
+from signaling.core.grants import METHODS, ROOM_SERVICE, Owner, check
+
+ROWS = METHODS[ROOM_SERVICE]
+ADMIN = VideoGrant(room_admin=True, room="hall")
+
+
+def made(name: str) -> Message:
+    request = ROWS[name].request()
+    if "room" in request.DESCRIPTOR.fields_by_name:
+        request.room = "hall"  # type: ignore[attr-defined]
+    if "name" in request.DESCRIPTOR.fields_by_name and name == "CreateRoom":
+        request.name = "hall"  # type: ignore[attr-defined]
+    return request
+
+
+def test_every_method_of_the_public_service_is_listed() -> None:
+    public = {method.name for method in room.DESCRIPTOR.services_by_name["RoomService"].methods}
+    assert set(ROWS) == public
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+def test_nothing_is_allowed_without_a_token_or_with_a_participants_token(name: str) -> None:
+    for grants in (None, Grants(identity="a", video=VideoGrant(room_join=True, room="hall"))):
+        with pytest.raises(NotAllowed):
+            check(ROWS[name], grants, made(name))
+
+
+@pytest.mark.parametrize(
+    ("name", "video"),
+    [
+        ("CreateRoom", VideoGrant(room_create=True)),
+        ("DeleteRoom", VideoGrant(room_create=True)),
+        ("ListRooms", VideoGrant(room_list=True)),
+        *[
+            (name, ADMIN)
+            for name, row in ROWS.items()
+            if row.owner is Owner.ROOM and name != "DeleteRoom"
+        ],
+    ],
+)
+def test_the_right_grant_is_enough(name: str, video: VideoGrant) -> None:
+    check(ROWS[name], Grants(identity="a", video=video), made(name))
+
+
+def test_an_administrator_of_another_room_is_refused() -> None:
+    elsewhere = Grants(identity="a", video=VideoGrant(room_admin=True, room="cellar"))
+    with pytest.raises(NotAllowed):
+        check(ROWS["GetParticipant"], elsewhere, made("GetParticipant"))
+
+
+@pytest.mark.parametrize("name", ["", "x" * 257])
+def test_a_room_needs_a_name_of_sane_length(name: str) -> None:
+    grants = Grants(identity="a", video=VideoGrant(room_create=True))
+    with pytest.raises(InvalidArgument):
+        check(ROWS["CreateRoom"], grants, room.CreateRoomRequest(name=name))
