@@ -83,7 +83,7 @@ class StageSettings:
 
     fingerprint: str
     candidates: Callable[[str], Sequence[str]]  # ufrag -> candidate lines, preferred first
-    sign_token: Callable[[Mapping[str, object]], str]  # claims without iss/exp/nbf -> JWT
+    sign_token: Callable[[Mapping[str, object]], str]  # claims with exp and nbf, without iss -> JWT
     region: str = ""
     ice_servers: tuple[bytes, ...] = ()  # livekit.ICEServer
     enabled_codecs: tuple[str, ...] = (
@@ -113,13 +113,74 @@ class StageSettings:
     downgrade_delay: float = 5.0
 
 
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """A session's subscription has a sender now."""
+
+    subscriber_sid: str
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Unbound:
+    """A session's subscription lost its sender."""
+
+    subscriber_sid: str
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class LayersWanted:
+    """A session wants other layers of a track than before."""
+
+    subscriber_sid: str
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class MediaConnected:
+    """A session's peer connection came up, perhaps again."""
+
+    participant_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class QualityRepeatWanted:
+    """Dynacast of a publisher's tracks is to be said again (unmute, resume)."""
+
+    publisher_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class TrackGone:
+    """A local track ended: nobody can be subscribed to it any more."""
+
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
+class Departed:
+    """A session is over."""
+
+    participant_sid: str
+
+
+Notice = (
+    Bound | Unbound | LayersWanted | MediaConnected | QualityRepeatWanted | TrackGone | Departed
+)
+"""What one session did that concerns others of the stage; never leaves the stage."""
+
+
 @dataclass(slots=True)
 class Step:
-    """One call of `handle`: its time, and the effects gathered so far."""
+    """One call of `handle`: its time, the effects so far, and what sessions noticed."""
 
     now: float  # monotonic seconds
     wall_ms: int  # Unix milliseconds
     effects: list[Effect] = field(default_factory=list)
+    notices: list[Notice] = field(default_factory=list)
+    touched: set[str] = field(default_factory=set)
 
     def emit(self, effect: Effect) -> None:
+        """Append an effect; effects are performed in order."""
         self.effects.append(effect)

@@ -81,12 +81,13 @@ class SenderConfig:
 
 @dataclass(frozen=True, slots=True)
 class CreatePeerConnection:
-    """A new transport, controlled and (by default) ICE-lite; the DTLS client."""
+    """A new transport and DTLS client. Controlling only as a full agent that offers first."""
 
     pc: int
     ice_ufrag: str
     ice_pwd: str
     ice_lite: bool = True
+    ice_controlling: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,10 @@ from livekit.protocol import models, rtc
 
 from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
 from sfu.core.effects import Ids
-from sfu.core.media_commands import Codec, Encoding, ExtensionIds, ReceiverConfig
+from sfu.core.media_commands import ReceiverConfig
 from sfu.core.plans import (
     AnnouncedCodec,
     AnnouncedTrack,
-    CodecPlan,
-    ExtensionPlan,
     Kind,
     ReceiverPlan,
 )
@@ -59,6 +57,7 @@ class PublishedTrack:
     info: models.TrackInfo
     announced: AnnouncedTrack
     engine_ids: dict[int, int] = field(default_factory=dict)
+    is_by_rid: bool = False
     is_published: bool = False
     quality: QualityAggregate | None = None
     is_subscribed_told: bool = False
@@ -76,8 +75,9 @@ class PublishedTrack:
         """The engine track subscribers get: that of the primary codec."""
         return self.engine_ids.get(0)
 
-    def accept(self, plan: ReceiverPlan, wall_ms: int) -> None:
-        """Write into the TrackInfo what the section says."""
+    def accept(self, plan: ReceiverPlan, engine_id: int) -> None:
+        """A section carries this track: write into the TrackInfo what it says."""
+        self.engine_ids[plan.codec_index] = engine_id
         codec = self.info.codecs[plan.codec_index]
         mime = plan.codecs[0].mime if plan.codecs else ""
         codec.mime_type = WIRE_MIMES.get(mime.lower(), mime)
@@ -85,19 +85,12 @@ class PublishedTrack:
         if plan.sdp_cid != codec.cid:
             codec.sdp_cid = plan.sdp_cid
         if plan.codec_index == 0:
+            self.is_by_rid = plan.by_rid
             self.info.mime_type = codec.mime_type
             self.info.mid = plan.mid
         if not plan.by_rid:
             for encoding in plan.encodings:
-                self._place(plan.codec_index, encoding.spatial_layer, encoding.ssrc or 0, "")
-        self.touch(wall_ms)
-
-    def start_encoding(
-        self, codec_index: int, spatial_layer: int, ssrc: int, rid: str, wall_ms: int
-    ) -> None:
-        """An encoding's first packet came."""
-        self._place(codec_index, spatial_layer, ssrc, rid)
-        self.touch(wall_ms)
+                self.place(plan.codec_index, encoding.spatial_layer, encoding.ssrc or 0, "")
 
     def touch(self, wall_ms: int) -> None:
         """Give the TrackInfo a new version."""
@@ -106,7 +99,8 @@ class PublishedTrack:
             version = self.info.version.unix_micro + 1
         self.info.version.unix_micro = version
 
-    def _place(self, codec_index: int, spatial_layer: int, ssrc: int, rid: str) -> None:
+    def place(self, codec_index: int, spatial_layer: int, ssrc: int, rid: str) -> None:
+        """Say which SSRC and rid a spatial layer has."""
         codec = self.info.codecs[codec_index]
         lists = [codec.layers, self.info.layers] if codec_index == 0 else [codec.layers]
         for layers in lists:
@@ -273,45 +267,10 @@ def receiver_config(plan: ReceiverPlan, *, measure_level: bool) -> ReceiverConfi
     return ReceiverConfig(
         kind=plan.kind,
         mid=plan.mid,
-        codecs=engine_codecs(plan.codecs),
-        encodings=tuple(
-            Encoding(encoding.spatial_layer, encoding.rid, encoding.ssrc, encoding.rtx_ssrc)
-            for encoding in plan.encodings
-        ),
-        extensions=engine_extensions(plan.extensions),
+        codecs=plan.codecs,
+        encodings=plan.encodings,
+        extensions=plan.extensions,
         measure_level=measure_level,
-    )
-
-
-def engine_codecs(codecs: tuple[CodecPlan, ...]) -> tuple[Codec, ...]:
-    """Negotiated payload types as the engine takes them."""
-    return tuple(
-        Codec(
-            codec.mime,
-            codec.payload_type,
-            codec.clock_rate,
-            codec.rtx_payload_type,
-            codec.nack,
-            codec.pli,
-            codec.transport_cc,
-        )
-        for codec in codecs
-    )
-
-
-def engine_extensions(plan: ExtensionPlan) -> ExtensionIds:
-    """Negotiated extension ids as the engine takes them."""
-    return ExtensionIds(
-        plan.mid,
-        plan.rid,
-        plan.repaired_rid,
-        plan.audio_level,
-        plan.transport_cc,
-        plan.abs_send_time,
-        plan.abs_capture_time,
-        plan.dependency_descriptor,
-        plan.playout_delay,
-        plan.video_orientation,
     )
 
 

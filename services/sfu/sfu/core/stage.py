@@ -7,22 +7,70 @@ the room and what participants look like to others is decided there, and comes h
 
 from __future__ import annotations
 
+import heapq
+import math
+from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import assert_never
 
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
+from google.protobuf.message import DecodeError
+from livekit.protocol import models, rtc
 
+from sfu.core import requests, responses
+from sfu.core.connection_quality import ConnectionScore, score_of
+from sfu.core.data import (
+    DATA_TRACK_LABEL,
+    LOSSY_LABEL,
+    RELIABLE_LABEL,
+    Addressed,
+    DataGate,
+    address,
+)
 from sfu.core.effects import (
+    Bound,
     CloseSocket,
+    Departed,
     Effect,
     Ids,
+    LayersWanted,
+    MediaConnected,
+    Notice,
+    QualityRepeatWanted,
     RefuseSocket,
     SendSignal,
     SocketRef,
     StageSettings,
+    Step,
     TellRoom,
+    TrackGone,
+    Unbound,
 )
-from sfu.core.media_events import MediaEvent
+from sfu.core.grants import BadClaims, Grants
+from sfu.core.media_commands import SendData
+from sfu.core.media_events import (
+    AudioLevels,
+    Connected,
+    DataChannelClosed,
+    DataChannelOpened,
+    DataReceived,
+    Disconnected,
+    EncodingStarted,
+    EncodingStopped,
+    Failed,
+    LayerChanged,
+    MediaEvent,
+    Rejected,
+    SenderLoss,
+    TrackLoss,
+)
+from sfu.core.participant import QUALITY_PROTOCOL, Opening, Participant, State
+from sfu.core.publication import PublishedTrack
+from sfu.core.quality import subscribed_quality_update
+from sfu.core.speakers import Speaker, Speakers
+from sfu.core.subscription import Directory, DirectoryTrack
 
 __all__ = [
     "CloseSocket",
@@ -42,6 +90,9 @@ __all__ = [
     "TellRoom",
     "Ticked",
 ]
+
+BAD_REQUEST = 400
+LOST_PROTOCOL = 11  # older clients do not know the quality LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,16 +150,586 @@ class Stage:
         self.node_id = node_id
         self._ids = ids
         self._settings = settings
+        self._sessions: dict[str, Participant] = {}
+        self._by_identity: dict[str, Participant] = {}
+        self._by_socket: dict[SocketRef, Participant] = {}
+        self._owners: dict[int, Participant] = {}  # engine ids
+        self._directory = Directory()
+        self._speakers = Speakers()
+        self._gate = DataGate()
+        self._scores: dict[str, ConnectionScore] = {}
+        self._scored_at: float | None = None
+        self._wakes: list[tuple[float, str]] = []
+        self._wake_of: dict[str, float] = {}
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
         """Take one event; `now` is monotonic seconds, `wall_ms` Unix milliseconds."""
-        raise NotImplementedError
+        step = Step(now, wall_ms)
+        match event:
+            case SocketOpened():
+                self._open(event, step)
+            case SignalArrived(socket, request):
+                self._take_signal(socket, request, step)
+            case SocketGone(socket):
+                participant = self._by_socket.pop(socket, None)
+                if participant is not None and participant.socket == socket:
+                    participant.lose_socket(step)
+            case OrderArrived(order):
+                self._take_order(order, step)
+            case MediaArrived(media):
+                self._take_media(media, step)
+            case Ticked():
+                self._tick(step)
+            case _:
+                assert_never(event)
+        self._settle(step)
+        return step.effects
 
     def next_timeout(self) -> float | None:
         """When `Ticked` is due, on the clock of `now`; None when nothing waits."""
-        return None
+        times = [self._wakes[0][0] if self._wakes else None]
+        times += [self._speakers.next_timeout(), self._scored_at]
+        times += [track.quality.next_timeout() for track in self._video_tracks() if track.quality]
+        return min((time for time in times if time is not None), default=None)
 
     @property
     def is_empty(self) -> bool:
         """No session, and none being closed: the node may forget this stage."""
-        return True
+        return not self._sessions
+
+    @property
+    def counters(self) -> dict[str, int]:
+        """Data packets dropped, by reason."""
+        return dict(self._gate.dropped)
+
+    # ----------------------------------------------------------------------------- sessions
+
+    def _open(self, event: SocketOpened, step: Step) -> None:
+        if event.open.reconnect:
+            self._resume(event, step)
+            return
+        try:
+            opening = self._opening(event)
+        except (BadClaims, DecodeError) as error:
+            message = str(error) if isinstance(error, BadClaims) else "join request is malformed"
+            step.emit(RefuseSocket(event.socket, BAD_REQUEST, message))
+            return
+        participant = Participant(
+            opening,
+            node_id=self.node_id,
+            ids=self._ids,
+            settings=self._settings,
+            directory=self._directory,
+            owners=self._owners,
+            step=step,
+        )
+        excess = participant.profile_excess(
+            participant.name, participant.metadata, participant.attributes
+        )
+        if excess is not None:
+            participant.forget_ids()
+            step.emit(RefuseSocket(event.socket, BAD_REQUEST, excess))
+            return
+        self._sessions[participant.sid] = participant
+        self._by_socket[event.socket] = participant
+        # An older session of this identity stays until the Room ends it, but cannot be resumed.
+        self._by_identity[participant.identity] = participant
+        participant.ask_to_join(step, self._settings.region)
+
+    def _opening(self, event: SocketOpened) -> Opening:
+        grants = Grants.of(event.claims)
+        request = rtc.JoinRequest.FromString(event.open.join_request)
+        claims = node_pb2.Claims()
+        claims.CopyFrom(event.claims)
+        if grants.permission.can_update_metadata:
+            claims.metadata = request.metadata or claims.metadata
+            for key, value in request.participant_attributes.items():
+                if value:
+                    claims.attributes[key] = value
+        return Opening(
+            sid=self._ids.sid("PA_"),
+            socket=event.socket,
+            claims=claims,
+            grants=grants,
+            client=models.ClientInfo.FromString(event.open.client_info),
+            request=request,
+            is_single=event.open.single_peer_connection,
+        )
+
+    def _resume(self, event: SocketOpened, step: Step) -> None:
+        participant = self._by_identity.get(event.claims.identity)
+        asked = event.open.participant_sid
+        if participant is None or not participant.is_told or (asked and asked != participant.sid):
+            self._refuse_resume(event, step)
+            return
+        if participant.socket is not None:
+            self._by_socket.pop(participant.socket, None)
+        self._by_socket[event.socket] = participant
+        participant.resume(event.socket, step)
+
+    def _refuse_resume(self, event: SocketOpened, step: Step) -> None:
+        """A leave as the first message makes clients start a new session at once."""
+        try:
+            protocol = models.ClientInfo.FromString(event.open.client_info).protocol
+        except DecodeError:
+            protocol = 0
+        message = responses.leave(
+            models.DisconnectReason.STATE_MISMATCH, rtc.LeaveRequest.Action.RECONNECT, protocol
+        )
+        step.emit(SendSignal((event.socket,), message))
+        step.emit(CloseSocket(event.socket, "no session to resume"))
+
+    def _take_signal(self, socket: SocketRef, request: bytes, step: Step) -> None:
+        participant = self._by_socket.get(socket)
+        if participant is None or participant.socket != socket:
+            return
+        try:
+            decoded = rtc.SignalRequest.FromString(request)
+        except DecodeError:
+            participant.drop_socket(step, "undecodable request")
+            return
+        if participant.is_told:
+            requests.dispatch(participant, decoded, step)
+
+    # ------------------------------------------------------------------------------- orders
+
+    def _take_order(self, order: room_pb2.Order, step: Step) -> None:
+        match order.WhichOneof("order"):
+            case "list_track":
+                self._list_track(order.list_track, step)
+            case "delist_track":
+                self._delist(order.delist_track.track_sid, step)
+            case "show_participants":
+                self._show_participants(order.show_participants, step)
+            case "show_room":
+                room = models.Room.FromString(order.show_room.room)
+                message = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room))
+                self._send(self._sessions.values(), message.SerializeToString(), step)
+            case "deliver_data":
+                self._deliver(order.deliver_data, step)
+            case _:
+                for participant in self._addressed(order.participant_sid):
+                    self._take_own_order(participant, order, step)
+
+    def _addressed(self, participant_sid: str) -> list[Participant]:
+        if not participant_sid:
+            return list(self._sessions.values())
+        participant = self._sessions.get(participant_sid)
+        return [] if participant is None else [participant]
+
+    def _take_own_order(self, participant: Participant, order: room_pb2.Order, step: Step) -> None:
+        match order.WhichOneof("order"):
+            case "admit":
+                self._note_shown(order.admit.others)
+                participant.admit(order.admit, step)
+            case "refuse":
+                participant.refuse(order.refuse.code, order.refuse.message, step)
+            case "end":
+                participant.end(
+                    models.DisconnectReason(order.end.reason),
+                    rtc.LeaveRequest.Action(order.end.action),
+                    step,
+                )
+            case "mute_track":
+                muting = order.mute_track
+                participant.mute_by_order(muting.track_sid, is_muted=muting.muted, step=step)
+            case "unpublish_track":
+                participant.unpublish(order.unpublish_track.track_sid, step)
+            case "set_permission":
+                participant.take_permission(order.set_permission, step)
+            case "answer_profile_change":
+                participant.take_profile(order.answer_profile_change, step)
+            case "change_subscriptions":
+                update = rtc.UpdateSubscription.FromString(order.change_subscriptions.update)
+                requests.subscription(participant, update, step)
+            case "resumed":
+                participant.complete_resume(order.resumed, step)
+            case _:
+                pass  # an order of a newer Room
+
+    def _list_track(self, order: room_pb2.ListTrack, step: Step) -> None:
+        track = DirectoryTrack.of(order)
+        self._directory.tracks[track.info.sid] = track
+        for participant in list(self._sessions.values()):
+            participant.track_listed(track.info.sid, step)
+
+    def _delist(self, track_sid: str, step: Step) -> None:
+        for participant in list(self._sessions.values()):
+            participant.track_delisted(track_sid, step)
+        self._directory.forget(track_sid)
+
+    def _show_participants(self, order: room_pb2.ShowParticipants, step: Step) -> None:
+        excluded = set(getattr(order, "except"))
+        named = set(order.to)
+        receivers = [
+            participant
+            for participant in self._sessions.values()
+            if participant.sid not in excluded and (not named or participant.sid in named)
+        ]
+        for message in responses.participant_updates(order.participants):
+            self._send(receivers, message, step)
+        if named:
+            return
+        for track_sid in self._note_shown(order.participants):
+            for participant in list(self._sessions.values()):
+                participant.reconcile(track_sid, step)
+
+    def _note_shown(self, infos: Iterable[bytes]) -> list[str]:
+        """Remember the tracks clients were told of; the new ones."""
+        new = [
+            track.sid
+            for info in infos
+            for track in models.ParticipantInfo.FromString(info).tracks
+            if track.sid not in self._directory.shown
+        ]
+        self._directory.shown.update(new)
+        return new
+
+    def _send(self, receivers: Iterable[Participant], message: bytes, step: Step) -> None:
+        sockets = tuple(
+            participant.socket
+            for participant in receivers
+            if participant.socket is not None and participant.is_told
+        )
+        if sockets:
+            step.emit(SendSignal(sockets, message))
+
+    # -------------------------------------------------------------------------------- media
+
+    def _take_media(self, event: MediaEvent, step: Step) -> None:
+        match event:
+            case AudioLevels(levels):
+                self._take_levels(levels, step)
+            case Rejected():
+                self._take_rejection(event, step)
+            case EncodingStarted() | EncodingStopped() | TrackLoss():
+                self._take_track_event(event, step)
+            case LayerChanged() | SenderLoss():
+                self._take_sender_event(event, step)
+            case DataReceived():
+                self._route(event, step)
+            case _:
+                self._take_transport_event(event, step)
+
+    def _take_transport_event(
+        self,
+        event: Connected | Disconnected | Failed | DataChannelOpened | DataChannelClosed,
+        step: Step,
+    ) -> None:
+        participant = self._owners.get(event.pc)
+        if participant is None:
+            return
+        match event:
+            case Connected(pc):
+                participant.media_connected(pc, step)
+            case Disconnected(pc):
+                participant.media_disconnected(pc, step)
+            case Failed(pc):
+                participant.media_failed(pc, step)
+            case DataChannelOpened(pc, label):
+                participant.channel_opened(pc, label, step)
+            case DataChannelClosed(pc, label):
+                participant.channel_closed(pc, label)
+            case _:
+                assert_never(event)
+
+    def _take_track_event(
+        self, event: EncodingStarted | EncodingStopped | TrackLoss, step: Step
+    ) -> None:
+        participant = self._owners.get(event.track)
+        if participant is None:
+            return
+        match event:
+            case EncodingStarted():
+                participant.encoding_started(
+                    event.track, event.spatial_layer, event.rid, event.ssrc, step
+                )
+            case TrackLoss():
+                participant.losses[event.track] = event.fraction_lost
+            case EncodingStopped():
+                pass  # the engine chooses another layer by itself
+            case _:
+                assert_never(event)
+
+    def _take_sender_event(self, event: LayerChanged | SenderLoss, step: Step) -> None:
+        participant = self._owners.get(event.sender)
+        if participant is None:
+            return
+        match event:
+            case LayerChanged():
+                participant.sender_flows(event.sender, event.spatial_layer, step)
+            case SenderLoss():
+                participant.losses[event.sender] = event.fraction_lost
+            case _:
+                assert_never(event)
+
+    def _take_rejection(self, event: Rejected, step: Step) -> None:
+        """A bad remote description is the client's fault; other refusals leave state as it was."""
+        participant = self._owners.get(event.id)
+        if participant is not None and event.command == "set_remote":
+            participant.fail(step)
+
+    def _take_levels(self, levels: tuple[tuple[int, int, float], ...], step: Step) -> None:
+        rows = [
+            (owner.sid, level, share)
+            for track, level, share in levels
+            if (owner := self._owners.get(track)) is not None
+        ]
+        self._tell_speakers(self._speakers.observe(rows, step.now), step)
+
+    def _tell_speakers(self, changes: list[Speaker], step: Step) -> None:
+        """Everybody hears of those it is subscribed to and of itself; equal news is sent once."""
+        if not changes:
+            return
+        news: dict[tuple[Speaker, ...], list[Participant]] = defaultdict(list)
+        for participant in self._sessions.values():
+            heard = participant.subscriptions.publishers() | {participant.sid}
+            own = tuple(change for change in changes if change.sid in heard)
+            if own:
+                news[own].append(participant)
+        for speakers, receivers in news.items():
+            self._send(receivers, _speakers_changed(speakers), step)
+
+    # --------------------------------------------------------------------------------- data
+
+    def _route(self, event: DataReceived, step: Step) -> None:
+        participant = self._owners.get(event.pc)
+        if participant is None or event.label == DATA_TRACK_LABEL:
+            return
+        if not participant.may_send_data:
+            self._gate.refuse("not_allowed")
+            return
+        is_reliable = event.label != LOSSY_LABEL
+        payload = event.payload
+        if event.label not in (RELIABLE_LABEL, LOSSY_LABEL):
+            user = models.UserPacket(payload=payload)
+            payload = models.DataPacket(user=user).SerializeToString()
+        packet = self._gate.admit(
+            payload,
+            participant.as_sender(),
+            is_reliable=is_reliable,
+            last_sequence=participant.last_sequence,
+        )
+        if packet is None:
+            return
+        if is_reliable:
+            participant.last_sequence = max(participant.last_sequence, packet.sequence)
+        self._send_data(packet, participant, step)
+
+    def _deliver(self, order: room_pb2.DeliverData, step: Step) -> None:
+        packet = models.DataPacket.FromString(order.packet)
+        packet.destination_identities[:] = order.destination_identities
+        self._send_data(address(packet, is_reliable=order.reliable), None, step)
+
+    def _send_data(self, packet: Addressed, sender: Participant | None, step: Step) -> None:
+        targets = [
+            participant.data_target(packet, step.now)
+            for participant in self._sessions.values()
+            if participant is not sender and packet.is_for(participant.identity, participant.sid)
+        ]
+        pcs = tuple(pc for pc in targets if pc is not None)
+        if pcs:
+            label = RELIABLE_LABEL if packet.is_reliable else LOSSY_LABEL
+            step.emit(SendData(pcs, label, packet.payload))
+
+    # ---------------------------------------------------------------------------- after all
+
+    def _settle(self, step: Step) -> None:
+        """Carry what sessions noticed to those it concerns, then to the clock."""
+        while step.notices:
+            notices, step.notices = step.notices, []
+            for notice in notices:
+                self._take_notice(notice, step)
+        self._poll_qualities(step)
+        for sid in step.touched:
+            participant = self._sessions.get(sid)
+            due = None if participant is None else participant.next_timeout()
+            if due is not None and due < self._wake_of.get(sid, math.inf):
+                self._wake_of[sid] = due
+                heapq.heappush(self._wakes, (due, sid))
+        if self._scored_at is None and self._sessions:
+            self._scored_at = step.now + self._settings.quality_interval
+
+    def _take_notice(self, notice: Notice, step: Step) -> None:
+        match notice:
+            case Bound(subscriber_sid, track_sid):
+                self._bound(subscriber_sid, track_sid, step)
+            case Unbound(subscriber_sid, track_sid):
+                self._unbound(subscriber_sid, track_sid, step)
+            case LayersWanted(subscriber_sid, track_sid):
+                self._count_quality(subscriber_sid, track_sid)
+            case MediaConnected(participant_sid):
+                self._tell_subscribed(participant_sid, step)
+            case QualityRepeatWanted(publisher_sid):
+                self._repeat_qualities(publisher_sid, step)
+            case TrackGone(track_sid):
+                self._delist(track_sid, step)
+            case Departed(participant_sid):
+                self._forget(participant_sid)
+            case _:
+                assert_never(notice)
+
+    def _bound(self, subscriber_sid: str, track_sid: str, step: Step) -> None:
+        subscriber = self._sessions.get(subscriber_sid)
+        track = self._directory.tracks.get(track_sid)
+        if subscriber is None or track is None:
+            return
+        self._count_quality(subscriber_sid, track_sid)
+        self._tell_subscribed(subscriber_sid, step)
+        current = self._speakers.current(track.publisher_sid)
+        if current is not None:
+            subscriber.send(_speakers_changed((current,)), step)
+
+    def _unbound(self, subscriber_sid: str, track_sid: str, step: Step) -> None:
+        published = self._published(track_sid)
+        if published is not None and published[1].quality is not None:
+            published[1].quality.forget(subscriber_sid)
+        subscriber = self._sessions.get(subscriber_sid)
+        track = self._directory.tracks.get(track_sid)
+        if subscriber is None or track is None:
+            return
+        publisher_sid = track.publisher_sid
+        is_last = publisher_sid not in subscriber.subscriptions.publishers()
+        if is_last and self._speakers.current(publisher_sid) is not None:
+            silent = Speaker(publisher_sid, 0.0, is_active=False)
+            subscriber.send(_speakers_changed((silent,)), step)
+
+    def _tell_subscribed(self, subscriber_sid: str, step: Step) -> None:
+        """Tell publishers of their first connected, visible subscriber, once a track."""
+        subscriber = self._sessions.get(subscriber_sid)
+        if subscriber is None or not subscriber.is_receiving:
+            return
+        if subscriber.grants.permission.hidden:
+            return
+        for subscription in subscriber.subscriptions:
+            if subscription.sender is None:
+                continue
+            published = self._published(subscription.track_sid)
+            if published is not None:
+                published[0].tell_subscribed(published[1], step)
+
+    def _published(self, track_sid: str) -> tuple[Participant, PublishedTrack] | None:
+        """A track of this node and its publisher."""
+        publisher = self._owners.get(self._directory.engine_ids.get(track_sid, 0))
+        track = None if publisher is None else publisher.publications.get(track_sid)
+        return None if publisher is None or track is None else (publisher, track)
+
+    def _video_tracks(self) -> list[PublishedTrack]:
+        return [
+            found[1]
+            for track_sid in self._directory.engine_ids
+            if (found := self._published(track_sid)) is not None and found[1].quality is not None
+        ]
+
+    def _count_quality(self, subscriber_sid: str, track_sid: str) -> None:
+        subscriber = self._sessions.get(subscriber_sid)
+        wanted = None if subscriber is None else subscriber.wanted_layers(track_sid)
+        published = self._published(track_sid)
+        if wanted is not None and published is not None and published[1].quality is not None:
+            published[1].quality.want(subscriber_sid, wanted.quality)
+
+    def _poll_qualities(self, step: Step) -> None:
+        for track_sid in self._directory.engine_ids:
+            found = self._published(track_sid)
+            if found is None or found[1].quality is None or found[1].info.muted:
+                continue
+            maximum = found[1].quality.poll(step.now)
+            if maximum is not None:
+                _tell_quality(found[0], found[1], maximum, step)
+
+    def _repeat_qualities(self, publisher_sid: str, step: Step) -> None:
+        publisher = self._sessions.get(publisher_sid)
+        if publisher is None:
+            return
+        for track in publisher.publications:
+            maximum = None if track.quality is None else track.quality.announced()
+            if maximum is not None and not track.info.muted:
+                _tell_quality(publisher, track, maximum, step)
+
+    def _forget(self, participant_sid: str) -> None:
+        participant = self._sessions.pop(participant_sid, None)
+        if participant is None:
+            return
+        if self._by_identity.get(participant.identity) is participant:
+            del self._by_identity[participant.identity]
+        for socket in [key for key, value in self._by_socket.items() if value is participant]:
+            del self._by_socket[socket]
+        self._speakers.forget(participant_sid)
+        self._scores.pop(participant_sid, None)
+        self._wake_of.pop(participant_sid, None)
+
+    # --------------------------------------------------------------------------------- time
+
+    def _tick(self, step: Step) -> None:
+        while self._wakes and self._wakes[0][0] <= step.now:
+            due, sid = heapq.heappop(self._wakes)
+            if self._wake_of.get(sid) != due:
+                continue  # an earlier wake took its place
+            del self._wake_of[sid]
+            participant = self._sessions.get(sid)
+            if participant is not None:
+                participant.tick(step)
+                step.touched.add(sid)
+        self._tell_speakers(self._speakers.expire(step.now), step)
+        if self._scored_at is not None and step.now >= self._scored_at:
+            self._scored_at = step.now + self._settings.quality_interval if self._sessions else None
+            self._tell_scores(step)
+
+    def _tell_scores(self, step: Step) -> None:
+        """Each learns its own quality and that of the publishers it gets, when any changed."""
+        scores = {
+            participant.sid: score_of(
+                participant.losses.values(), is_connected=participant.is_receiving
+            )
+            for participant in self._sessions.values()
+            if participant.state is State.ACTIVE
+        }
+        is_news = any(
+            sid not in self._scores or self._scores[sid].quality != score.quality
+            for sid, score in scores.items()
+        )
+        self._scores = scores
+        if not is_news:
+            return
+        for participant in self._sessions.values():
+            if participant.sid not in scores or participant.client.protocol < QUALITY_PROTOCOL:
+                continue
+            sids = [participant.sid, *sorted(participant.subscriptions.publishers())]
+            message = _connection_quality(
+                [(sid, scores[sid]) for sid in sids if sid in scores],
+                knows_lost=participant.client.protocol >= LOST_PROTOCOL,
+            )
+            participant.send(message, step)
+
+
+def _tell_quality(publisher: Participant, track: PublishedTrack, maximum: int, step: Step) -> None:
+    update = subscribed_quality_update(track.info, maximum)
+    publisher.send(rtc.SignalResponse(subscribed_quality_update=update).SerializeToString(), step)
+
+
+def _speakers_changed(speakers: Iterable[Speaker]) -> bytes:
+    changed = rtc.SpeakersChanged(
+        speakers=[
+            models.SpeakerInfo(sid=speaker.sid, level=speaker.level, active=speaker.is_active)
+            for speaker in speakers
+        ]
+    )
+    return rtc.SignalResponse(speakers_changed=changed).SerializeToString()
+
+
+def _connection_quality(
+    scores: Iterable[tuple[str, ConnectionScore]], *, knows_lost: bool
+) -> bytes:
+    def visible(quality: models.ConnectionQuality) -> models.ConnectionQuality:
+        is_lost = quality == models.ConnectionQuality.LOST
+        return models.ConnectionQuality.POOR if is_lost and not knows_lost else quality
+
+    update = rtc.ConnectionQualityUpdate(
+        updates=[
+            rtc.ConnectionQualityInfo(
+                participant_sid=sid, quality=visible(score.quality), score=score.score
+            )
+            for sid, score in scores
+        ]
+    )
+    return rtc.SignalResponse(connection_quality=update).SerializeToString()

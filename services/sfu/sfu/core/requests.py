@@ -1,0 +1,282 @@
+"""What a client may ask for: one function for each SignalRequest case, all of the same signature.
+
+Each reads the request, checks it, and calls the participant; a bad request is answered with a
+`request_response` and changes nothing. Unknown cases are ignored, as newer clients send them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from contracts.room.v1 import room_pb2
+from livekit.protocol import models, rtc
+
+from sfu.core.effects import Step, TellRoom
+from sfu.core.participant import Action, DisconnectReason, Participant, Reason
+from sfu.core.peer_connection import BadCandidate
+from sfu.core.quality import TrackSetting
+
+MAX_TRACKS_PER_REQUEST = 4096
+
+
+def dispatch(participant: Participant, request: rtc.SignalRequest, step: Step) -> None:
+    """Call the function of the request's case."""
+    participant.note_signal(step.wall_ms)
+    case = request.WhichOneof("message")
+    if case is None:
+        return
+    handler = CASES.get(case)
+    if handler is not None:
+        handler(participant, getattr(request, case), step)
+
+
+def offer(participant: Participant, request: rtc.SessionDescription, step: Step) -> None:
+    """The client (re)negotiates what it publishes, or all in single mode."""
+    participant.take_offer(request, step)
+
+
+def answer(participant: Participant, request: rtc.SessionDescription, step: Step) -> None:
+    """The client answers our offer."""
+    participant.take_answer(request, step)
+
+
+def trickle(participant: Participant, request: rtc.TrickleRequest, step: Step) -> None:
+    """A candidate of the client."""
+    try:
+        participant.trickle(request, step)
+    except BadCandidate as error:
+        participant.respond_to(step, Reason.UNCLASSIFIED_ERROR, str(error), trickle=request)
+
+
+def add_track(participant: Participant, request: rtc.AddTrackRequest, step: Step) -> None:
+    """The client announces a track."""
+    participant.add_track(request, step)
+
+
+def mute(participant: Participant, request: rtc.MuteTrackRequest, step: Step) -> None:
+    """The client muted or unmuted an own track."""
+    if not participant.mute(request.sid, is_muted=request.muted, step=step):
+        participant.respond_to(step, Reason.NOT_FOUND, "track does not exist", mute=request)
+
+
+def subscription(participant: Participant, request: rtc.UpdateSubscription, step: Step) -> None:
+    """The client wants tracks, or no longer."""
+    track_sids = [
+        *request.track_sids,
+        *(sid for tracks in request.participant_tracks for sid in tracks.track_sids),
+    ]
+    for track_sid in track_sids[:MAX_TRACKS_PER_REQUEST]:
+        participant.subscribe(track_sid, is_wanted=request.subscribe, step=step)
+
+
+def track_setting(participant: Participant, request: rtc.UpdateTrackSettings, step: Step) -> None:
+    """Size, quality, frame rate or pause of subscribed tracks."""
+    setting = TrackSetting.from_request(request)
+    for track_sid in request.track_sids[:MAX_TRACKS_PER_REQUEST]:
+        participant.set_track(track_sid, setting, step)
+
+
+def leave(participant: Participant, request: rtc.LeaveRequest, step: Step) -> None:
+    """The client leaves for good."""
+    participant.leave(int(request.reason), step)
+
+
+def subscription_permission(
+    participant: Participant, request: rtc.SubscriptionPermission, step: Step
+) -> None:
+    """Who may subscribe; a permission that names nobody makes the whole message void."""
+    if any(
+        not (entry.participant_sid or entry.participant_identity)
+        for entry in request.track_permissions
+    ):
+        return
+    step.emit(
+        TellRoom(
+            room_pb2.Fact(
+                participant_sid=participant.sid,
+                subscription_permission_changed=room_pb2.SubscriptionPermissionChanged(
+                    permission=request.SerializeToString()
+                ),
+            )
+        )
+    )
+
+
+def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> None:
+    """After a resume: what the client believes. Wrong about its tracks: the session ends."""
+    believed = [published.track.sid for published in request.publish_tracks]
+    believes_data_tracks = len(request.publish_data_tracks) > 0
+    if believes_data_tracks or any(participant.publications.get(sid) is None for sid in believed):
+        participant.fail(step)
+        return
+    for track_sid in request.track_sids_disabled[:MAX_TRACKS_PER_REQUEST]:
+        participant.set_track(track_sid, TrackSetting(is_disabled=True), step)
+    if request.HasField("subscription"):
+        subscription(participant, request.subscription, step)
+
+
+def simulate(participant: Participant, request: rtc.SimulateScenario, step: Step) -> None:
+    """Faults on demand, for tests of SDKs; only where the node allows it."""
+    if not participant.is_simulation_allowed:
+        return
+    match request.WhichOneof("scenario"):
+        case "server_leave":
+            participant.end(DisconnectReason.SERVER_SHUTDOWN, Action.DISCONNECT, step)
+            participant.tell_left(DisconnectReason.SERVER_SHUTDOWN, step)
+        case "leave_request_full_reconnect":
+            participant.end(DisconnectReason.CLIENT_INITIATED, Action.RECONNECT, step)
+            participant.tell_left(DisconnectReason.CLIENT_INITIATED, step)
+        case "node_failure" | "migration":
+            participant.depart(DisconnectReason.STATE_MISMATCH, step)
+        case "disconnect_signal_on_resume":
+            participant.is_signal_dropped_on_resume = True
+        case "speaker_update":
+            speaking = models.SpeakerInfo(sid=participant.sid, level=0.9, active=True)
+            update = rtc.SpeakersChanged(speakers=[speaking])
+            participant.send(rtc.SignalResponse(speakers_changed=update).SerializeToString(), step)
+        case _:
+            pass
+
+
+def ping(participant: Participant, request: int, step: Step) -> None:
+    """The old ping: our clock."""
+    participant.send(rtc.SignalResponse(pong=step.wall_ms).SerializeToString(), step)
+
+
+def ping_req(participant: Participant, request: rtc.Ping, step: Step) -> None:
+    """The ping by which clients judge the socket."""
+    pong = rtc.Pong(last_ping_timestamp=request.timestamp, timestamp=step.wall_ms)
+    participant.send(rtc.SignalResponse(pong_resp=pong).SerializeToString(), step)
+
+
+def update_metadata(
+    participant: Participant, request: rtc.UpdateParticipantMetadata, step: Step
+) -> None:
+    """The client changes its name, metadata or attributes: the Room decides."""
+    if not participant.grants.permission.can_update_metadata:
+        participant.respond_to(
+            step,
+            Reason.NOT_ALLOWED,
+            "does not have permission to update own metadata",
+            request_id=request.request_id,
+            update_metadata=request,
+        )
+        return
+    limit = participant.profile_excess(request.name, request.metadata, dict(request.attributes))
+    if limit is not None:
+        participant.respond_to(
+            step,
+            Reason.LIMIT_EXCEEDED,
+            limit,
+            request_id=request.request_id,
+            update_metadata=request,
+        )
+        return
+    change = room_pb2.ProfileChangeRequested(
+        request_id=request.request_id, attributes=dict(request.attributes)
+    )
+    if request.name:
+        change.name = request.name
+    if request.metadata:
+        change.metadata = request.metadata
+    step.emit(
+        TellRoom(room_pb2.Fact(participant_sid=participant.sid, profile_change_requested=change))
+    )
+
+
+def update_audio_track(
+    participant: Participant, request: rtc.UpdateLocalAudioTrack, step: Step
+) -> None:
+    """Other audio features of an own track."""
+    track = participant.publications.get(request.track_sid)
+    if track is None:
+        participant.respond_to(
+            step, Reason.NOT_FOUND, "track does not exist", update_audio_track=request
+        )
+        return
+    track.info.audio_features[:] = request.features
+    track.info.stereo = models.AudioTrackFeature.TF_STEREO in request.features
+    track.info.disable_dtx = models.AudioTrackFeature.TF_NO_DTX in request.features
+    participant.tell_track(track, step)
+
+
+def update_video_track(
+    participant: Participant, request: rtc.UpdateLocalVideoTrack, step: Step
+) -> None:
+    """Other dimensions of an own track."""
+    track = participant.publications.get(request.track_sid)
+    if track is None:
+        participant.respond_to(
+            step, Reason.NOT_FOUND, "track does not exist", update_video_track=request
+        )
+        return
+    track.info.width = request.width
+    track.info.height = request.height
+    participant.tell_track(track, step)
+
+
+def publish_data_track_request(
+    participant: Participant, request: rtc.PublishDataTrackRequest, step: Step
+) -> None:
+    """Data tracks are off on this server."""
+    participant.respond_to(
+        step, Reason.NOT_ALLOWED, "data tracks are not enabled", publish_data_track=request
+    )
+
+
+def unpublish_data_track_request(
+    participant: Participant, request: rtc.UnpublishDataTrackRequest, step: Step
+) -> None:
+    """Data tracks are off on this server."""
+    participant.respond_to(
+        step, Reason.NOT_ALLOWED, "data tracks are not enabled", unpublish_data_track=request
+    )
+
+
+def store_data_blob_request(
+    participant: Participant, request: rtc.StoreDataBlobRequest, step: Step
+) -> None:
+    """Blobs are off on this server."""
+    participant.respond_to(
+        step,
+        Reason.NOT_ALLOWED,
+        "data blobs are not enabled",
+        request_id=request.request_id,
+    )
+
+
+def get_data_blob_request(
+    participant: Participant, request: rtc.GetDataBlobRequest, step: Step
+) -> None:
+    """Blobs are off on this server."""
+    participant.respond_to(
+        step,
+        Reason.NOT_ALLOWED,
+        "data blobs are not enabled",
+        request_id=request.request_id,
+    )
+
+
+CASES: dict[str, Callable[[Participant, Any, Step], None]] = {
+    "offer": offer,
+    "answer": answer,
+    "trickle": trickle,
+    "add_track": add_track,
+    "mute": mute,
+    "subscription": subscription,
+    "track_setting": track_setting,
+    "leave": leave,
+    "subscription_permission": subscription_permission,
+    "sync_state": sync_state,
+    "simulate": simulate,
+    "ping": ping,
+    "ping_req": ping_req,
+    "update_metadata": update_metadata,
+    "update_audio_track": update_audio_track,
+    "update_video_track": update_video_track,
+    "publish_data_track_request": publish_data_track_request,
+    "unpublish_data_track_request": unpublish_data_track_request,
+    "store_data_blob_request": store_data_blob_request,
+    "get_data_blob_request": get_data_blob_request,
+}

@@ -1,0 +1,150 @@
+"""Signal responses as bytes.
+
+What several receivers get is serialized once; ParticipantInfo comes serialized from the Room and
+is joined into an update without being parsed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+
+from livekit.protocol import models, rtc
+
+SERVER_VERSION = "1.13.5"
+"""What clients take for the server's version. They refuse RPC below 1.8.0, parse it as a strict
+three-part version and switch features by it, so it names the LiveKit release whose signal protocol
+is spoken here, not our own release."""
+SIGNAL_PROTOCOL = 17
+AGENT_PROTOCOL = 1
+UPDATE_CHUNK_BYTES = 128 * 1024
+LEAVE_ACTION_PROTOCOL = 13
+
+_LENGTH_DELIMITED = 2
+_UPDATE_TAG = rtc.SignalResponse.DESCRIPTOR.fields_by_name["update"].number << 3 | _LENGTH_DELIMITED
+_PARTICIPANTS_TAG = (
+    rtc.ParticipantUpdate.DESCRIPTOR.fields_by_name["participants"].number << 3 | _LENGTH_DELIMITED
+)
+
+PUBLISHER = rtc.SignalTarget.PUBLISHER
+SUBSCRIBER = rtc.SignalTarget.SUBSCRIBER
+
+
+def participant_updates(infos: Iterable[bytes]) -> list[bytes]:
+    """`update` responses holding serialized ParticipantInfos, each at most about 128 KiB."""
+    chunks: list[bytes] = []
+    entries: list[bytes] = []
+    size = 0
+    for info in infos:
+        if entries and size + len(info) > UPDATE_CHUNK_BYTES:
+            chunks.append(_update(entries))
+            entries, size = [], 0
+        entries.append(info)
+        size += len(info)
+    if entries:
+        chunks.append(_update(entries))
+    return chunks
+
+
+def leave(reason: models.DisconnectReason, action: rtc.LeaveRequest.Action, protocol: int) -> bytes:
+    """`leave`; old clients know only whether they may come back."""
+    message = rtc.LeaveRequest(reason=reason)
+    if protocol >= LEAVE_ACTION_PROTOCOL:
+        message.action = action
+    else:
+        message.can_reconnect = action != rtc.LeaveRequest.Action.DISCONNECT
+    return rtc.SignalResponse(leave=message).SerializeToString()
+
+
+def trickles(candidates: Sequence[str], target: rtc.SignalTarget) -> list[bytes]:
+    """One `trickle` a candidate. Native clients need sdpMid as text and the index as a number."""
+    last = len(candidates) - 1
+    return [
+        rtc.SignalResponse(
+            trickle=rtc.TrickleRequest(
+                candidateInit=json.dumps(
+                    {
+                        "candidate": candidate,
+                        "sdpMid": "0",
+                        "sdpMLineIndex": 0,
+                        "usernameFragment": None,
+                    },
+                    separators=(",", ":"),
+                ),
+                target=target,
+                final=index == last,
+            )
+        ).SerializeToString()
+        for index, candidate in enumerate(candidates)
+    ]
+
+
+def server_info(node_id: str, region: str) -> models.ServerInfo:
+    """Who answers, in join and reconnect."""
+    return models.ServerInfo(
+        edition=models.ServerInfo.Edition.Standard,
+        version=SERVER_VERSION,
+        protocol=SIGNAL_PROTOCOL,
+        region=region,
+        node_id=node_id,
+        agent_protocol=AGENT_PROTOCOL,
+    )
+
+
+def publish_codecs(
+    enabled: Iterable[str], configuration: models.ClientConfiguration
+) -> list[models.Codec]:
+    """What a client may publish with. Video first: old clients fall back to the first entry."""
+    disabled = {
+        codec.mime.lower()
+        for codec in (
+            *configuration.disabled_codecs.codecs,
+            *configuration.disabled_codecs.publish,
+        )
+    }
+    mimes = [
+        mime for mime in enabled if mime.lower() not in disabled and mime.lower() != "video/rtx"
+    ]
+    first = [mime for name in ("video/vp8", "video/h264") for mime in mimes if mime.lower() == name]
+    video = [mime for mime in mimes if mime.startswith("video/") and mime not in first]
+    audio = [mime for mime in mimes if not mime.startswith("video/")]
+    return [models.Codec(mime=mime) for mime in (*first, *video, *audio)]
+
+
+def client_configuration(info: models.ClientInfo) -> models.ClientConfiguration:
+    """Codecs that a browser is known to do badly."""
+    configuration = models.ClientConfiguration()
+    disabled = configuration.disabled_codecs
+    browser = info.browser.lower()
+    if browser == "safari":
+        disabled.codecs.add(mime="video/AV1")
+        if _version(info.browser_version) > (18, 3):
+            disabled.publish.add(mime="video/VP9")
+    if browser == "firefox" and info.os.lower() in {"linux", "android"}:
+        disabled.publish.add(mime="video/H264")
+    return configuration
+
+
+def _version(text: str) -> tuple[int, int]:
+    major, _, rest = text.partition(".")
+    minor = rest.partition(".")[0]
+    return (
+        int(major) if major.isdecimal() else 0,
+        int(minor) if minor.isdecimal() else 0,
+    )
+
+
+def _update(infos: Sequence[bytes]) -> bytes:
+    body = b"".join(
+        part for info in infos for part in (_varint(_PARTICIPANTS_TAG), _varint(len(info)), info)
+    )
+    return _varint(_UPDATE_TAG) + _varint(len(body)) + body
+
+
+def _varint(value: int) -> bytes:
+    out = bytearray()
+    while value > 0x7F:
+        out.append(value & 0x7F | 0x80)
+        value >>= 7
+    out.append(value)
+    return bytes(out)
