@@ -7,6 +7,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod command;
+pub mod congestion;
 pub mod event;
 pub mod ids;
 pub mod levels;
