@@ -15,6 +15,7 @@
     ├── KvError                   the key-value store did not do it
     │   ├── KeyExists             create: the key is there already
     │   ├── WrongRevision         update or delete: somebody else wrote in between
+    │   ├── KvUnavailable         it cannot be reached, or refused: nothing was written
     │   └── OutcomeUnknown        the write may or may not have happened: read back
     └── SettingsError             the process cannot start with these settings
 
@@ -273,6 +274,10 @@ class KeyExists(KvError):
 
 class WrongRevision(KvError):
     """The key's revision is not the one the write was conditional on."""
+
+
+class KvUnavailable(KvError):
+    """The store cannot be reached, or refused the write; nothing was written."""
 
 
 class OutcomeUnknown(KvError):

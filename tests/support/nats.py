@@ -1,0 +1,100 @@
+"""A real nats-server for tests, and a proxy in front of it that can be cut."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+from chassis.bus import NatsBus
+from roomwright.nats_server import NatsServer
+
+from roomwright import nats_server
+
+
+@asynccontextmanager
+async def running_nats() -> AsyncIterator[NatsServer]:
+    """A nats-server on a free loopback port with JetStream in a temporary directory."""
+    with tempfile.TemporaryDirectory() as directory:
+        server = await nats_server.start(Path(directory))
+        try:
+            yield server
+        finally:
+            await server.stop()
+
+
+@asynccontextmanager
+async def connected_bus(server: NatsServer, url: str | None = None) -> AsyncIterator[NatsBus]:
+    """A bus connected to the server, directly or by way of `url`."""
+    bus = NatsBus(url or server.url, user=server.user, password=server.password, name="test")
+    await bus.start()
+    assert bus.connected
+    try:
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def disconnected(bus: NatsBus) -> None:
+    """Until the bus has noticed that its connection is gone."""
+    while bus.connected:  # noqa: ASYNC110 - the client library has no event for it
+        await asyncio.sleep(0)
+
+
+class Cable:
+    """A TCP proxy: the connection to the server, which a test can pull and plug in again."""
+
+    def __init__(self, target: str) -> None:
+        host, _, port = target.removeprefix("nats://").rpartition(":")
+        self._target = (host, int(port))
+        self._server: asyncio.Server | None = None
+        self._port = 0
+        self._writers: set[asyncio.StreamWriter] = set()
+
+    @property
+    def url(self) -> str:
+        """What a client connects to."""
+        return f"nats://127.0.0.1:{self._port}"
+
+    @asynccontextmanager
+    async def laid(self) -> AsyncIterator[Cable]:
+        """Plugged in, on a free port, for the time of the context."""
+        await self.plug()
+        try:
+            yield self
+        finally:
+            self.pull()
+
+    def pull(self) -> None:
+        """End every connection and refuse new ones."""
+        assert self._server is not None
+        self._server.close()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def plug(self) -> None:
+        """Let connections through (again), on the same port."""
+        self._server = await asyncio.start_server(self._connection, "127.0.0.1", self._port)
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        self._writers |= {writer, server_writer}
+        try:
+            await asyncio.gather(
+                _copy(reader, server_writer), _copy(server_reader, writer), return_exceptions=True
+            )
+        finally:
+            self._writers -= {writer, server_writer}
+            writer.transport.abort()
+            server_writer.transport.abort()
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
