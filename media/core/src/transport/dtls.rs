@@ -110,6 +110,30 @@ pub enum SrtpKeyProfile {
     AeadAes256Gcm,
 }
 
+/// A plain handshake or alert record of DTLS (RFC 6347 section 4.1) that fits into its datagram.
+fn starts_handshake(packet: &[u8]) -> bool {
+    let [
+        kind,
+        0xfe,
+        0xff | 0xfd,
+        0,
+        0,
+        _,
+        _,
+        _,
+        _,
+        _,
+        _,
+        high,
+        low,
+        ref rest @ ..,
+    ] = *packet
+    else {
+        return false;
+    };
+    matches!(kind, 21 | 22) && usize::from(u16::from_be_bytes([high, low])) <= rest.len()
+}
+
 /// What a session has to say.
 pub(super) enum DtlsEvent {
     Packet(Vec<u8>),
@@ -130,6 +154,8 @@ pub(super) enum DtlsEvent {
 pub(super) struct DtlsSession {
     dtls: Dtls,
     expected: Fingerprint,
+    /// A handshake record arrived; before it nothing else is let near the session, whose queue is short.
+    spoken: bool,
     verified: bool,
     finished: bool,
     connected: bool,
@@ -162,6 +188,7 @@ impl DtlsSession {
         Ok(Self {
             dtls,
             expected,
+            spoken: false,
             verified: false,
             finished: false,
             connected: false,
@@ -177,11 +204,20 @@ impl DtlsSession {
         self.connected
     }
 
+    /// Its certificate is not the announced one; nothing will come of it.
+    pub(super) fn refused(&self) -> bool {
+        self.refused
+    }
+
     /// Takes a datagram; an error means it was of no use, not that the session is dead.
     pub(super) fn handle(&mut self, now: Instant, packet: &[u8]) -> Result<(), dimpl::Error> {
         if self.refused {
             return Ok(());
         }
+        if !self.spoken && !starts_handshake(packet) {
+            return Err(dimpl::Error::IncompleteServerHello);
+        }
+        self.spoken = true;
         self.dtls.handle_timeout(now)?;
         self.dtls.handle_packet(packet)
     }

@@ -421,8 +421,16 @@ impl PeerTransport {
     pub fn handle_dtls(&mut self, now: Instant, packet: &[u8]) {
         match &mut self.dtls {
             Some(dtls) if !self.dtls_failed => {
-                if dtls.handle(now, packet).is_err() {
+                if let Err(error) = dtls.handle(now, packet) {
                     self.counters.dtls_dropped += 1;
+                    let stuck = matches!(
+                        error,
+                        dimpl::Error::ReceiveQueueFull | dimpl::Error::TooManyClientHelloFragments
+                    );
+                    if stuck && !self.dtls_active && !dtls.connected() && !dtls.refused() {
+                        // Forged handshake records filled its queue; the true ClientHello will be repeated.
+                        self.dtls = None;
+                    }
                 }
                 self.drive(now);
             }
