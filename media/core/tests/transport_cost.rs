@@ -1,4 +1,5 @@
 //! What a connection costs in CPU. Run by hand: `cargo test --release -p mediacore-core --test transport_cost -- --ignored --nocapture`.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

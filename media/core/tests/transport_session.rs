@@ -1,4 +1,5 @@
 //! A transport against another one, in virtual time.
+#![allow(clippy::unwrap_used)]
 
 use std::time::{Duration, Instant};
 

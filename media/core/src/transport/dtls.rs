@@ -10,6 +10,7 @@ use aws_lc_rs::digest;
 use dimpl::{Config, Dtls, DtlsCertificate, Output};
 
 use super::TransportError;
+use crate::srtp::SrtpProfile;
 
 /// The certificate and DTLS settings of a process; shared by all its peer connections, kept over no restart.
 pub struct DtlsIdentity {
@@ -99,17 +100,6 @@ impl Fingerprint {
     }
 }
 
-/// SRTP protection profile DTLS agreed on (RFC 5764 section 4.1.2, RFC 7714 section 14.2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SrtpKeyProfile {
-    /// AES128_CM_HMAC_SHA1_80: 2 keys of 16 and 2 salts of 14 bytes.
-    AesCm128HmacSha1_80,
-    /// AEAD_AES_128_GCM: 2 keys of 16 and 2 salts of 12 bytes.
-    AeadAes128Gcm,
-    /// AEAD_AES_256_GCM: 2 keys of 32 and 2 salts of 12 bytes.
-    AeadAes256Gcm,
-}
-
 /// A plain handshake or alert record of DTLS (RFC 6347 section 4.1) that fits into its datagram.
 fn starts_handshake(packet: &[u8]) -> bool {
     let [
@@ -140,7 +130,7 @@ pub(super) enum DtlsEvent {
     /// Certificate verified and handshake finished.
     Connected,
     Keys {
-        profile: SrtpKeyProfile,
+        profile: SrtpProfile,
         material: Vec<u8>,
     },
     Data(Vec<u8>),
@@ -160,7 +150,7 @@ pub(super) struct DtlsSession {
     finished: bool,
     connected: bool,
     refused: bool,
-    keys: Option<(SrtpKeyProfile, Vec<u8>)>,
+    keys: Option<(SrtpProfile, Vec<u8>)>,
     /// Data that came in one datagram with the end of the handshake; given out after `Connected`.
     early: Option<Vec<u8>>,
     timeout: Option<Instant>,
@@ -287,11 +277,9 @@ impl DtlsSession {
                 }
                 Output::KeyingMaterial(material, profile) => {
                     let profile = match profile {
-                        dimpl::SrtpProfile::AES128_CM_SHA1_80 => {
-                            SrtpKeyProfile::AesCm128HmacSha1_80
-                        }
-                        dimpl::SrtpProfile::AEAD_AES_128_GCM => SrtpKeyProfile::AeadAes128Gcm,
-                        dimpl::SrtpProfile::AEAD_AES_256_GCM => SrtpKeyProfile::AeadAes256Gcm,
+                        dimpl::SrtpProfile::AES128_CM_SHA1_80 => SrtpProfile::AesCm128HmacSha1_80,
+                        dimpl::SrtpProfile::AEAD_AES_128_GCM => SrtpProfile::AeadAes128Gcm,
+                        dimpl::SrtpProfile::AEAD_AES_256_GCM => SrtpProfile::AeadAes256Gcm,
                         _ => continue,
                     };
                     self.keys = Some((profile, material.to_vec()));

@@ -18,9 +18,10 @@ mod ice;
 mod sctp;
 
 pub use channel::{ChannelState, DcepMessage, OpenMessage, Reliability};
-pub use dtls::{DtlsIdentity, SrtpKeyProfile};
+pub use dtls::DtlsIdentity;
 pub use ice::{Path, candidate_lines};
 
+use crate::srtp::SrtpProfile;
 use channel::{Channel, Channels, MAX_CHANNELS, MAX_STREAMS};
 use dtls::{DtlsEvent, DtlsSession, Fingerprint};
 use ice::{Credentials, Ice};
@@ -150,7 +151,7 @@ pub enum TransportOutput {
     /// Keys for new SRTP contexts (RFC 5764 section 4.2); they replace earlier ones.
     SrtpKeys {
         /// Agreed profile.
-        profile: SrtpKeyProfile,
+        profile: SrtpProfile,
         /// client key, server key, client salt, server salt.
         material: Vec<u8>,
         /// This side is the DTLS client.
