@@ -627,7 +627,10 @@ class Room:
                 pass
 
     def _end(self, member: Member, reason: int) -> None:
-        end = room_pb2.End(reason=reason, action=rtc.LeaveRequest.DISCONNECT)
+        action = rtc.LeaveRequest.DISCONNECT
+        if reason == lk.STATE_MISMATCH:  # the room lives on elsewhere: join it anew
+            action = rtc.LeaveRequest.RECONNECT
+        end = room_pb2.End(reason=reason, action=action)
         self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, end=end))
 
     def _order(self, node_ids: Iterable[str], order: room_pb2.Order) -> None:

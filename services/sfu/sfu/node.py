@@ -1,0 +1,252 @@
+"""The rooms of this process: finds the one each socket, call, link and engine report is for.
+
+It checks leases (a stale epoch is refused, a newer one ends the older room) and nothing else about
+rooms; what happens in one is `sfu.runner` and `sfu.core`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections import OrderedDict
+
+import structlog
+from chassis.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from contracts.node.v1 import node_pb2
+from google.protobuf import json_format
+from google.protobuf.message import DecodeError
+from livekit.protocol import models as lk
+from livekit.protocol import room as room_api
+
+from sfu import ids
+from sfu.core import room, stage
+from sfu.core.media_events import MediaEvent, split_by_owner
+from sfu.runner import LINGER_S, ForStage, Home, Lease, RoomRunner, Stop, Surroundings
+
+log = structlog.get_logger(__name__)
+ENDED_ROOMS_REMEMBERED = 10_000
+
+
+class Node:
+    """The rooms of this process, and the way to the right one."""
+
+    def __init__(self, surroundings: Surroundings) -> None:
+        self._around = surroundings
+        self._runners: dict[str, RoomRunner] = {}
+        self._tasks: dict[RoomRunner, asyncio.Task[None]] = {}
+        self._sockets: dict[stage.SocketRef, RoomRunner] = {}
+        self._owners: dict[int, RoomRunner] = {}
+        self._new_owners = itertools.count(1)
+        self._ended: OrderedDict[str, int] = OrderedDict()  # room name -> highest epoch that ended
+        self.is_draining = False
+
+    @property
+    def node_id(self) -> str:
+        return self._around.node_id
+
+    @property
+    def rooms(self) -> int:
+        """Rooms with a home here."""
+        return sum(runner.home is None for runner in self._runners.values())
+
+    @property
+    def participants(self) -> int:
+        """Participants this node works for."""
+        return sum(runner.participants for runner in self._runners.values())
+
+    # ------------------------------------------------------------------------------------- sessions
+
+    def open_session(self, socket: stage.SocketRef, opened: node_pb2.OpenSession) -> None:
+        """A join or resume, validated by signaling. Refusals go to the socket."""
+        try:
+            claims = node_pb2.Claims.FromString(opened.claims)
+            runner = self._runner_for_session(opened, claims)
+        except DecodeError:
+            self._refuse(socket, 400, "claims cannot be decoded", "malformed")
+            return
+        except ServiceError as error:
+            self._refuse(socket, error.join_status, error.message, error.code.value)
+            return
+        event = stage.SocketOpened(socket, opened, claims)
+        if runner is None:
+            self._answer_lost_resume(event)
+            return
+        self._sockets[socket] = runner
+        runner.sockets.add(socket)
+        runner.post(ForStage(event))
+
+    def signal(self, socket: stage.SocketRef, request: bytes) -> None:
+        """A livekit.SignalRequest; nothing happens when the socket is not (or no longer) known."""
+        runner = self._sockets.get(socket)
+        if runner is None or runner.signal(socket, request):
+            return
+        self._around.metrics.flooding_sockets.add()
+        log.warning("socket floods", room=runner.lease.room_name, session=socket.session)
+        self._around.sockets.close(socket, "too many requests")
+        self.socket_gone(socket, node_pb2.SocketClosed.CAUSE_SERVER_CLOSED)
+
+    def socket_gone(self, socket: stage.SocketRef, cause: int) -> None:
+        """The client's socket is closed."""
+        runner = self._sockets.pop(socket, None)
+        if runner is not None:
+            runner.post(ForStage(stage.SocketGone(socket, cause)))
+
+    def stream_gone(self, stream: int) -> None:
+        """A signaling replica is gone, and every socket behind it."""
+        for socket in [s for s in self._sockets if s.stream == stream]:
+            self.socket_gone(socket, node_pb2.SocketClosed.CAUSE_PEER_CLOSED)
+
+    def media_arrived(self, event: MediaEvent) -> None:
+        """The engine reports: to the stage that made the id."""
+        for owner, part in split_by_owner(event):
+            runner = self._owners.get(owner)
+            if runner is not None:
+                runner.post(ForStage(stage.MediaArrived(part)))
+
+    def _refuse(self, socket: stage.SocketRef, status: int, message: str, reason: str) -> None:
+        self._around.metrics.refused.add(1, reason)
+        self._around.sockets.refuse(socket, status, message)
+
+    def _runner_for_session(
+        self, opened: node_pb2.OpenSession, claims: node_pb2.Claims
+    ) -> RoomRunner | None:
+        lease = Lease(opened.room_name, opened.room_sid, opened.epoch)
+        runner = self._current(lease)
+        if runner is not None:
+            return runner
+        if opened.reconnect:
+            return None
+        home = None
+        if opened.home_node_id and opened.home_node_id != self.node_id:
+            home = Home(opened.home_node_id, opened.home_address)
+        configuration = _room_configuration(claims) if opened.room_created else None
+        return self._open(lease, home, configuration)
+
+    def _answer_lost_resume(self, event: stage.SocketOpened) -> None:
+        """The room is not here any more: a stage without sessions knows what to say."""
+        around = self._around
+        lost = around.make_stage(event.open.room_name, ids.StageIds(next(self._new_owners)))
+        for effect in lost.handle(event, around.clock.now(), around.clock.wall_ms()):
+            match effect:
+                case stage.SendSignal(sockets, response):
+                    around.sockets.send(sockets, response)
+                case stage.RefuseSocket(socket, http_status, message):
+                    around.sockets.refuse(socket, http_status, message)
+                case stage.CloseSocket(socket, reason):
+                    around.sockets.close(socket, reason)
+                case _:
+                    pass  # there is no room to tell, and no media yet
+
+    # ------------------------------------------------------------------------------ calls and links
+
+    async def call(self, request: node_pb2.CallApiRequest) -> bytes:
+        """A RoomService call; ServiceError when it is refused."""
+        if request.service != "livekit.RoomService":
+            raise NotFound(f"no service {request.service} here")
+        lease = Lease(request.room_name, request.room_sid, request.epoch)
+        runner = self._current(lease)
+        if runner is None and request.method == "CreateRoom":
+            runner = self._open(lease, None, None)
+        if runner is None:
+            if request.method in ("ListParticipants", "ListRooms"):
+                return b""  # the empty list
+            raise NotFound(room.NO_ROOM)
+        return await runner.call(request.method, request.request)
+
+    def accept_link(self, frame: node_pb2.RoomLinkFrame) -> RoomRunner:
+        """The home's runner for another node's Stage; its first frame is a Hello."""
+        if frame.WhichOneof("message") != "hello" or not frame.node_id:
+            raise FailedPrecondition("a room link begins with Hello")
+        lease = Lease(frame.room_name, frame.hello.room_sid, frame.epoch)
+        runner = self._current(lease) or self._open(lease, None, None)
+        if runner.home is not None:
+            raise FailedPrecondition(f"{self.node_id} is not the home of this room")
+        return runner
+
+    def _current(self, lease: Lease) -> RoomRunner | None:
+        """The runner of this very lease. An older lease is refused; a newer one ends the older."""
+        runner = self._runners.get(lease.room_name)
+        known = self._ended.get(lease.room_name, 0)
+        if runner is not None and not runner.is_ending:
+            if lease.epoch == runner.lease.epoch:
+                return runner
+            if lease.epoch < runner.lease.epoch:
+                raise FailedPrecondition(
+                    f"stale epoch {lease.epoch}: the room is at {runner.lease.epoch}"
+                )
+            runner.post(Stop(lk.STATE_MISMATCH))
+        elif runner is not None:
+            known = max(known, runner.lease.epoch)
+        if lease.epoch <= known:
+            raise FailedPrecondition(f"epoch {lease.epoch} of the room is over: assign it anew")
+        return None
+
+    def _open(
+        self, lease: Lease, home: Home | None, configuration: room_api.RoomConfiguration | None
+    ) -> RoomRunner:
+        if self.is_draining:
+            raise Unavailable(f"{self.node_id} is draining and takes no new rooms")
+        if not lease.room_name or not lease.room_sid or lease.epoch == 0:
+            raise FailedPrecondition("a room needs a name, a sid and an epoch to be opened")
+        runner = RoomRunner(
+            self._around,
+            lease,
+            home=home,
+            new_owner=self._own,
+            configuration=configuration,
+        )
+        self._runners[lease.room_name] = runner
+        self._tasks[runner] = asyncio.create_task(self._run(runner))
+        return runner
+
+    def _own(self, runner: RoomRunner) -> int:
+        owner = next(self._new_owners)
+        self._owners[owner] = runner
+        return owner
+
+    async def _run(self, runner: RoomRunner) -> None:
+        try:
+            await runner.run()
+        finally:
+            name = runner.lease.room_name
+            if self._runners.get(name) is runner:
+                del self._runners[name]
+            if runner.home is None:
+                self._ended[name] = max(self._ended.pop(name, 0), runner.lease.epoch)
+            while len(self._ended) > ENDED_ROOMS_REMEMBERED:
+                self._ended.popitem(last=False)
+            self._owners = {k: v for k, v in self._owners.items() if v is not runner}
+            self._sockets = {k: v for k, v in self._sockets.items() if v is not runner}
+            del self._tasks[runner]
+
+    # --------------------------------------------------------------------------------------- ending
+
+    async def drain(self, poll_s: float = 0.1) -> None:
+        """Take no new rooms, and return when nobody is in those that are here."""
+        self.is_draining = True
+        while self.participants:  # noqa: ASYNC110 - the count changes deep inside the machines
+            await asyncio.sleep(poll_s)
+
+    async def close(self) -> None:
+        """End every room; those in them are told that the server shuts down."""
+        self.is_draining = True
+        tasks = list(self._tasks.values())
+        for runner in list(self._tasks):
+            runner.post(Stop(lk.SERVER_SHUTDOWN))
+        if tasks:
+            await asyncio.wait(tasks, timeout=LINGER_S + 1.0)
+        for task in tasks:
+            task.cancel()
+
+
+def _room_configuration(claims: node_pb2.Claims) -> room_api.RoomConfiguration | None:
+    """The token's roomConfig; one that cannot be read is left out, as signaling let it pass."""
+    if not claims.room_config_json:
+        return None
+    try:
+        return json_format.Parse(
+            claims.room_config_json, room_api.RoomConfiguration(), ignore_unknown_fields=True
+        )
+    except json_format.ParseError as error:
+        log.warning("roomConfig cannot be read", error=str(error))
+        return None

@@ -1,0 +1,620 @@
+"""Drives the machines of a room on this node: one task per room, events in, effects performed.
+
+`RoomRunner` holds what of one room lives here: the Room (when this node is its home), the Stage of
+the sessions here, and the ends of the room links between Rooms and Stages. A link within the node
+passes frames by a call, a link between nodes over gRPC; the machines cannot tell. It decides
+nothing about rooms and sessions: that is `sfu.core`. Which room is meant is `sfu.node`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, Protocol, assert_never
+
+import structlog
+from chassis.clock import Clock
+from chassis.errors import NotFound, ServiceError, Unavailable
+from contracts.events.v1 import events_pb2
+from contracts.node.v1 import node_pb2
+from contracts.room.v1 import room_pb2
+from livekit.protocol import models as lk
+from livekit.protocol import room as room_api
+from livekit.protocol import rtc
+
+from chassis import ids as sids
+from sfu import ids
+from sfu.core import link, room, stage
+from sfu.core.media_commands import Command
+from sfu.metrics import SfuMetrics
+
+log = structlog.get_logger(__name__)
+
+# ---------------------------------------------------------------- what the runner needs of others
+
+
+class Sockets(Protocol):
+    """The client sockets behind signaling's streams. Calls return at once and keep their order."""
+
+    def send(self, sockets: tuple[stage.SocketRef, ...], response: bytes) -> None: ...
+    def refuse(self, socket: stage.SocketRef, http_status: int, message: str) -> None: ...
+    def close(self, socket: stage.SocketRef, reason: str) -> None: ...
+
+
+class Media(Protocol):
+    """The media engine: a command is performed in order, later; failures come back as events."""
+
+    def perform(self, command: Command) -> None: ...
+
+
+class EventSink(Protocol):
+    """Takes facts for the EVENTS stream, in order; never waits."""
+
+    def publish(self, event: events_pb2.RoomEvent) -> None: ...
+
+
+class Leases(Protocol):
+    """Gives a room's lease back in the background."""
+
+    def release(self, room_name: str, epoch: int) -> None: ...
+
+
+class LinkDialer(Protocol):
+    """Keeps one connection to a room's home while it runs; reports to `runner.link_*`."""
+
+    async def keep_linked(self, address: str, runner: RoomRunner) -> None: ...
+
+
+class Wire(Protocol):
+    """One connection of a room link, as the runner writes to it. Calls return at once."""
+
+    def send(self, frame: node_pb2.RoomLinkFrame) -> None: ...
+    def close(self, reason: str, *, refused: bool) -> None: ...
+
+
+class StageMachine(Protocol):
+    """What the runner uses of `sfu.core.stage.Stage`."""
+
+    def handle(self, event: stage.Event, now: float, wall_ms: int) -> list[stage.Effect]: ...
+    def next_timeout(self) -> float | None: ...
+    @property
+    def is_empty(self) -> bool: ...
+
+
+MakeStage = Callable[[str, ids.StageIds], StageMachine]
+
+
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What every room of a node shares."""
+
+    node_id: str
+    clock: Clock
+    sockets: Sockets
+    media: Media
+    events: EventSink
+    leases: Leases
+    dialer: LinkDialer
+    make_stage: MakeStage
+    room_settings: room.RoomSettings
+    metrics: SfuMetrics
+    link_grace_s: float = 20.0
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """Which life of which room: every message of the room carries the epoch."""
+
+    room_name: str
+    room_sid: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Another node, on which the Room lives."""
+
+    node_id: str
+    address: str
+
+
+# ------------------------------------------------------------------------------ the runner's inbox
+
+
+@dataclass(frozen=True, slots=True)
+class ForRoom:
+    """Something for the Room."""
+
+    event: room.Event
+
+
+@dataclass(frozen=True, slots=True)
+class ForStage:
+    """Something for the sessions here."""
+
+    event: stage.Event
+
+
+End = Literal["room", "stage"]
+"""Which end of a link is here."""
+
+
+@dataclass(frozen=True, slots=True)
+class ForLink:
+    """Something for one link end here; `node_id` is the media node's."""
+
+    end: End
+    node_id: str
+    event: link.Event
+
+
+@dataclass(frozen=True, slots=True)
+class LinkUp:
+    """A connection to the other node stands."""
+
+    end: End
+    node_id: str
+    connection: int
+    wire: Wire
+
+
+@dataclass(frozen=True, slots=True)
+class HomeRefused:
+    """The home will not have this stage: its lease is over."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    """End the room here, telling everybody the reason (livekit.DisconnectReason)."""
+
+    reason: int
+
+
+Item = ForRoom | ForStage | ForLink | LinkUp | HomeRefused | Stop
+
+SIGNALS_WAITING_PER_SOCKET = 1000
+ITEMS_PER_TURN = 64
+LINGER_S = 5.0
+STAGE_LINGER_S = 2.0
+API_DEADLINE_S = 10.0
+
+
+class RoomRunner:
+    """What of one room lives on this node, and the task that drives it."""
+
+    def __init__(
+        self,
+        surroundings: Surroundings,
+        lease: Lease,
+        *,
+        home: Home | None,
+        new_owner: Callable[[RoomRunner], int],
+        configuration: room_api.RoomConfiguration | None = None,
+    ) -> None:
+        self.lease = lease
+        self.home = home
+        self._around = surroundings
+        self._new_owner = new_owner
+        self._log = log.bind(room=lease.room_name, epoch=lease.epoch)
+        self._inbox: deque[Item] = deque()
+        self._work: deque[Item] = deque()
+        self._arrived = asyncio.Event()
+        self._waiting_signals: Counter[stage.SocketRef] = Counter()
+        self._calls: dict[int, asyncio.Future[bytes]] = {}
+        self._call_ids = itertools.count(1)
+        self._connections = itertools.count(1)
+        self._room_ends: dict[str, link.LinkEnd] = {}
+        self._stage_end: link.LinkEnd | None = None
+        self._wires: dict[tuple[End, str], tuple[int, Wire]] = {}
+        self._lost_at: dict[str, float] = {}  # media nodes whose connection is gone
+        self._stage: StageMachine | None = None
+        self._empty_at: float | None = None
+        self._ends_at: float | None = None
+        self._dialing: asyncio.Task[None] | None = None
+        self.sockets: set[stage.SocketRef] = set()
+        self._room: room.Room | None = None
+        if home is None:
+            self._room = room.Room(
+                lease.room_name,
+                lease.room_sid,
+                lease.epoch,
+                surroundings.room_settings,
+                lambda: sids.new_event_id(secrets.choice),
+                surroundings.clock.now(),
+                surroundings.clock.wall_ms(),
+                configuration=configuration,
+                sif_trailer=secrets.token_bytes(16),
+                turn_password=ids.text(24),
+            )
+
+    @property
+    def is_ending(self) -> bool:
+        """Nothing new may begin here."""
+        return self._ends_at is not None
+
+    @property
+    def participants(self) -> int:
+        """Load of this room on this node."""
+        return len(self.sockets) if self._room is None else self._room.participant_count
+
+    # -------------------------------------------------------------------------------- from outside
+
+    def post(self, item: Item) -> None:
+        """Leave something for the task; in order, without waiting."""
+        self._inbox.append(item)
+        self._arrived.set()
+
+    def signal(self, socket: stage.SocketRef, request: bytes) -> bool:
+        """A client's request; False when it floods: so many of its requests wait already."""
+        if self._waiting_signals[socket] >= SIGNALS_WAITING_PER_SOCKET:
+            return False
+        self._waiting_signals[socket] += 1
+        self.post(ForStage(stage.SignalArrived(socket, request)))
+        return True
+
+    async def call(self, method: str, request: bytes) -> bytes:
+        """A RoomService call; ServiceError as the Room refused it."""
+        call_id = next(self._call_ids)
+        answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self._calls[call_id] = answer
+        self.post(ForRoom(room.ApiCalled(call_id, method, request)))
+        try:
+            async with asyncio.timeout(API_DEADLINE_S):
+                return await answer
+        except TimeoutError:
+            raise Unavailable(f"the room did not answer {method} in time") from None
+        finally:
+            self._calls.pop(call_id, None)
+
+    def link_up(self, end: End, node_id: str, wire: Wire) -> int:
+        """A connection to another node stands; its number is for `link_frame` and `link_down`."""
+        connection = next(self._connections)
+        self.post(LinkUp(end, node_id, connection, wire))
+        return connection
+
+    def link_frame(
+        self, end: End, node_id: str, connection: int, frame: node_pb2.RoomLinkFrame
+    ) -> None:
+        """The other node sent a frame."""
+        self.post(ForLink(end, node_id, link.FrameArrived(connection, frame)))
+
+    def link_down(self, end: End, node_id: str, connection: int) -> None:
+        """The connection is gone."""
+        self.post(ForLink(end, node_id, link.Disconnected(connection)))
+
+    def home_refused(self, reason: str) -> None:
+        """The home will not have this stage."""
+        self.post(HomeRefused(reason))
+
+    # ------------------------------------------------------------------------------------ the task
+
+    async def run(self) -> None:
+        """Until the room is over here. A fault of one event is logged, counted and survived."""
+        try:
+            while not self._is_over():
+                await self._wait()
+                for _ in range(min(len(self._inbox), ITEMS_PER_TURN)):
+                    self._take(self._inbox.popleft())
+                self._tick()
+                await asyncio.sleep(0)
+        finally:
+            if self._dialing is not None:
+                self._dialing.cancel()
+            for _, wire in self._wires.values():
+                wire.close("the room is over here", refused=False)
+            for answer in self._calls.values():
+                if not answer.done():
+                    answer.set_exception(NotFound(room.NO_ROOM))
+            for socket in self.sockets:
+                self._around.sockets.close(socket, "room is over")
+
+    async def _wait(self) -> None:
+        if self._inbox:
+            return
+        self._arrived.clear()
+        due = self._next_timeout()
+        try:
+            timeout = None if due is None else max(0.0, due - self._around.clock.now())
+            async with asyncio.timeout(timeout):
+                await self._arrived.wait()
+        except TimeoutError:
+            pass
+
+    def _is_over(self) -> bool:
+        if self._ends_at is None or self._inbox:
+            return False
+        is_empty = self._stage is None or self._stage.is_empty
+        return is_empty or self._around.clock.now() >= self._ends_at
+
+    def _next_timeout(self) -> float | None:
+        due = [self._ends_at]
+        if self._room is not None:
+            due.append(self._room.next_timeout())
+        if self._stage is not None:
+            due.append(self._stage.next_timeout())
+        if self._stage_end is not None:
+            due.append(self._stage_end.next_timeout())
+        due += [end.next_timeout() for end in self._room_ends.values()]
+        due += [at + self._around.link_grace_s for at in self._lost_at.values()]
+        if self._empty_at is not None:
+            due.append(self._empty_at + STAGE_LINGER_S)
+        return min((t for t in due if t is not None), default=None)
+
+    def _take(self, item: Item) -> None:
+        """One event and everything it causes within this node."""
+        if isinstance(item, ForStage) and isinstance(item.event, stage.SignalArrived):
+            self._waiting_signals[item.event.socket] -= 1
+        self._work.append(item)
+        while self._work:
+            current = self._work.popleft()
+            try:
+                self._perform(current)
+            except Exception:  # noqa: BLE001
+                # One room's bug, often met through one client's input: the others must not notice.
+                self._around.metrics.faults.add(1, type(current).__name__)
+                self._log.exception("a machine failed", item=type(current).__name__)
+
+    def _perform(self, item: Item) -> None:
+        match item:
+            case ForRoom(event):
+                self._feed_room(event)
+            case ForStage(event):
+                self._feed_stage(event)
+            case ForLink(end, node_id, event):
+                self._feed_link(end, node_id, event)
+            case LinkUp():
+                self._connect(item)
+            case HomeRefused(reason):
+                self._leave_home(reason)
+            case Stop(reason):
+                self._stop(reason)
+            case _:
+                assert_never(item)
+
+    def _tick(self) -> None:
+        now = self._around.clock.now()
+        if self._room is not None and _is_due(self._room.next_timeout(), now):
+            self._take(ForRoom(room.Ticked()))
+        if self._stage is not None and _is_due(self._stage.next_timeout(), now):
+            self._take(ForStage(stage.Ticked()))
+        node_id = self._around.node_id
+        if self._stage_end is not None and _is_due(self._stage_end.next_timeout(), now):
+            self._take(ForLink("stage", node_id, link.Ticked()))
+        for media_node_id, end in list(self._room_ends.items()):
+            if _is_due(end.next_timeout(), now):
+                self._take(ForLink("room", media_node_id, link.Ticked()))
+        for lost, at in list(self._lost_at.items()):
+            if now >= at + self._around.link_grace_s:
+                self._give_up_node(lost)
+        self._tick_emptiness(now)
+
+    def _tick_emptiness(self, now: float) -> None:
+        """A stage away from home goes when nobody is on it; at home the Room decides."""
+        if self.home is None or self._stage is None or self._ends_at is not None:
+            return
+        if not self._stage.is_empty or self.sockets:
+            self._empty_at = None
+        elif self._empty_at is None:
+            self._empty_at = now
+        elif now >= self._empty_at + STAGE_LINGER_S:
+            self._ends_at = now
+
+    # -------------------------------------------------------------------------------- the machines
+
+    def _feed_room(self, event: room.Event) -> None:
+        if self._room is None:
+            return
+        clock = self._around.clock
+        for effect in self._room.handle(event, clock.now(), clock.wall_ms()):
+            match effect:
+                case room.GiveOrder(node_ids, order):
+                    message = order.SerializeToString()
+                    for node_id in node_ids:
+                        self._work.append(ForLink("room", node_id, link.Submitted(message)))
+                case room.Publish(published):
+                    self._log.info("room event", name=published.name, sequence=published.sequence)
+                    self._around.events.publish(published)
+                case room.AnswerApi(call_id, response, code, message):
+                    self._answer(call_id, response, code, message)
+                case room.Closed():
+                    self._ends_at = clock.now() + LINGER_S
+                    self._around.leases.release(self.lease.room_name, self.lease.epoch)
+                case _:
+                    assert_never(effect)
+
+    def _answer(self, call_id: int, response: bytes, code: str, message: str) -> None:
+        answer = self._calls.get(call_id)
+        if answer is None or answer.done():
+            return  # its caller no longer waits
+        if code:
+            answer.set_exception(ServiceError.of(code, message))
+        else:
+            answer.set_result(response)
+
+    def _feed_stage(self, event: stage.Event) -> None:
+        if self._stage is None:
+            if not isinstance(event, stage.SocketOpened):
+                return
+            self._stage = self._open_stage()
+        if isinstance(event, stage.SocketGone):
+            self.sockets.discard(event.socket)
+            self._waiting_signals.pop(event.socket, None)
+        clock = self._around.clock
+        for effect in self._stage.handle(event, clock.now(), clock.wall_ms()):
+            match effect:
+                case stage.SendSignal(sockets, response):
+                    self._around.sockets.send(sockets, response)
+                case stage.RefuseSocket(socket, http_status, message):
+                    self.sockets.discard(socket)
+                    self._around.metrics.refused.add(1, "room")
+                    self._around.sockets.refuse(socket, http_status, message)
+                case stage.CloseSocket(socket, reason):
+                    self.sockets.discard(socket)
+                    self._around.sockets.close(socket, reason)
+                case stage.TellRoom(fact):
+                    submitted = link.Submitted(fact.SerializeToString())
+                    self._work.append(ForLink("stage", self._around.node_id, submitted))
+                case _:
+                    self._around.media.perform(effect)
+
+    def _open_stage(self) -> StageMachine:
+        made = self._around.make_stage(self.lease.room_name, ids.StageIds(self._new_owner(self)))
+        if self._stage_end is None:
+            self._stage_end = self._new_end(self._around.node_id)
+            if self.home is None:
+                self._connect_within()
+            else:
+                linking = self._around.dialer.keep_linked(self.home.address, self)
+                self._dialing = asyncio.create_task(linking)
+        return made
+
+    def _new_end(self, node_id: str) -> link.LinkEnd:
+        incarnation = secrets.randbits(63) + 1
+        lease = self.lease
+        return link.LinkEnd(lease.room_name, lease.room_sid, lease.epoch, node_id, incarnation)
+
+    # ----------------------------------------------------------------------------------- the links
+
+    def _feed_link(self, which: End, node_id: str, event: link.Event) -> None:
+        end = self._end(which, node_id)
+        if end is None:
+            return
+        if isinstance(event, link.Disconnected):
+            self._forget_wire(which, node_id, event.connection)
+        for effect in end.handle(event, self._around.clock.now()):
+            match effect:
+                case link.SendFrame(connection, frame):
+                    current = self._wires.get((which, node_id))
+                    if current is not None and current[0] == connection:
+                        current[1].send(frame)
+                case link.Deliver(message):
+                    self._deliver(which, node_id, message)
+                case link.Resynchronize(reason):
+                    self._resynchronize(which, node_id, reason)
+                case link.CloseConnection(connection, reason, refused):
+                    self._close_wire(which, node_id, connection, reason, refused=refused)
+                case link.Superseded(epoch):
+                    self._log.warning("a newer lease exists", newer=epoch)
+                    self._work.append(Stop(lk.STATE_MISMATCH))
+                case _:
+                    assert_never(effect)
+
+    def _end(self, which: End, node_id: str) -> link.LinkEnd | None:
+        if which == "stage":
+            return self._stage_end
+        if self._room is None:
+            return None
+        if node_id not in self._room_ends:
+            self._room_ends[node_id] = self._new_end(node_id)
+        return self._room_ends[node_id]
+
+    def _deliver(self, which: End, node_id: str, message: bytes) -> None:
+        if which == "room":
+            fact = room_pb2.Fact.FromString(message)
+            self._work.append(ForRoom(room.FactArrived(node_id, fact)))
+        else:
+            order = room_pb2.Order.FromString(message)
+            self._work.append(ForStage(stage.OrderArrived(order)))
+
+    def _resynchronize(self, which: End, node_id: str, reason: str) -> None:
+        """Sessions whose Room and Stage may disagree are started anew, from both sides."""
+        self._around.metrics.resyncs.add()
+        self._log.warning("room link lost messages", node=node_id, end=which, reason=reason)
+        if which == "room":
+            self._work.append(ForRoom(room.NodeLost(node_id)))
+            return
+        self._end_sessions()
+        if self._stage is not None and self._stage.is_empty:
+            self._stage = self._open_stage()  # with an empty track directory
+
+    def _end_sessions(self) -> None:
+        end = room_pb2.End(reason=lk.STATE_MISMATCH, action=rtc.LeaveRequest.RECONNECT)
+        self._feed_stage(stage.OrderArrived(room_pb2.Order(end=end)))
+
+    def _connect(self, up: LinkUp) -> None:
+        self._wires[up.end, up.node_id] = (up.connection, up.wire)
+        if up.end == "room":
+            self._lost_at.pop(up.node_id, None)
+        self._feed_link(up.end, up.node_id, link.Connected(up.connection))
+
+    def _connect_within(self) -> None:
+        """A link whose two ends are both here."""
+        connection, node_id = next(self._connections), self._around.node_id
+        for end, other in (("room", "stage"), ("stage", "room")):
+            self._wires[_end(end), node_id] = (connection, _Within(self, _end(other), connection))
+        for end in ("room", "stage"):
+            self._work.append(ForLink(_end(end), node_id, link.Connected(connection)))
+
+    def _close_wire(
+        self, which: End, node_id: str, connection: int, reason: str, *, refused: bool
+    ) -> None:
+        current = self._wires.get((which, node_id))
+        if current is None or current[0] != connection:
+            return
+        self._log.info("room link closed", node=node_id, end=which, reason=reason)
+        self._forget_wire(which, node_id, connection)
+        current[1].close(reason, refused=refused)
+
+    def _forget_wire(self, which: End, node_id: str, connection: int) -> None:
+        current = self._wires.get((which, node_id))
+        if current is None or current[0] != connection:
+            return
+        del self._wires[which, node_id]
+        if which == "room" and node_id != self._around.node_id:
+            self._lost_at[node_id] = self._around.clock.now()
+
+    def _give_up_node(self, node_id: str) -> None:
+        """Its stage may still run: a fresh end here makes it start its sessions anew."""
+        del self._lost_at[node_id]
+        del self._room_ends[node_id]
+        self._take(ForRoom(room.NodeLost(node_id)))
+        self._room_ends.pop(node_id, None)
+
+    def _leave_home(self, reason: str) -> None:
+        self._log.warning("the room's home refuses this node", reason=reason)
+        self._end_sessions()
+        if self._ends_at is None:
+            self._ends_at = self._around.clock.now() + LINGER_S
+
+    def _stop(self, reason: int) -> None:
+        if self._room is not None:
+            self._feed_room(room.Closing(reason))
+        else:
+            action = rtc.LeaveRequest.DISCONNECT
+            if reason == lk.STATE_MISMATCH:
+                action = rtc.LeaveRequest.RECONNECT
+            end = room_pb2.End(reason=reason, action=action)
+            self._feed_stage(stage.OrderArrived(room_pb2.Order(end=end)))
+        if self._ends_at is None:
+            self._ends_at = self._around.clock.now() + LINGER_S
+
+
+class _Within:
+    """The wire of a link within this node: frames are work for the same task."""
+
+    def __init__(self, runner: RoomRunner, to: End, connection: int) -> None:
+        self._runner = runner
+        self._to = to
+        self._connection = connection
+
+    def send(self, frame: node_pb2.RoomLinkFrame) -> None:
+        event = link.FrameArrived(self._connection, frame)
+        self._runner._work.append(ForLink(self._to, frame.node_id, event))
+
+    def close(self, reason: str, *, refused: bool) -> None:
+        if not refused:
+            self._runner._connect_within()
+
+
+def _is_due(at: float | None, now: float) -> bool:
+    return at is not None and now >= at
+
+
+def _end(name: str) -> End:
+    return "room" if name == "room" else "stage"

@@ -1,0 +1,218 @@
+"""sfu nodes in the test's process, behind real gRPC on loopback, with fakes for what is beyond."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
+
+from chassis.clock import SystemClock
+from chassis.telemetry import Metrics
+from contracts.events.v1 import events_pb2
+from contracts.node.v1 import node_pb2, node_pb2_grpc
+from livekit.protocol import rtc
+from sfu.api import NodeService, SignalStreams
+from sfu.clients import NodeDialer
+from sfu.core import room
+from sfu.core.media_commands import Command
+from sfu.ids import StageIds
+from sfu.metrics import SfuMetrics
+from sfu.node import Node
+from sfu.runner import StageMachine, Surroundings
+
+from chassis import rpc
+from tests.support.stages import FakeStage
+
+AUTH = rpc.RpcAuth(None)
+
+
+@dataclass
+class Witness:
+    """Events, released leases and engine commands of a node, as they came."""
+
+    events: list[events_pb2.RoomEvent] = field(default_factory=list)
+    released: list[tuple[str, int]] = field(default_factory=list)
+    commands: list[Command] = field(default_factory=list)
+
+    def publish(self, event: events_pb2.RoomEvent) -> None:
+        self.events.append(event)
+
+    def release(self, room_name: str, epoch: int) -> None:
+        self.released.append((room_name, epoch))
+
+    def perform(self, command: Command) -> None:
+        self.commands.append(command)
+
+
+@dataclass
+class TestNode:
+    """A node, its address, and what it did."""
+
+    __test__ = False
+
+    node: Node
+    address: str
+    witness: Witness
+    stages: list[FakeStage]
+    metrics: SfuMetrics
+
+
+@asynccontextmanager
+async def running_node(
+    node_id: str, *, link_grace_s: float = 20.0, settings: room.RoomSettings | None = None
+) -> AsyncIterator[TestNode]:
+    """A node that serves until the block ends."""
+    witness, stages = Witness(), list[FakeStage]()
+    metrics = SfuMetrics(Metrics())
+
+    def make_stage(room_name: str, ids: StageIds) -> StageMachine:
+        stages.append(FakeStage(room_name, ids))
+        return stages[-1]
+
+    streams = SignalStreams(metrics)
+    node = Node(
+        Surroundings(
+            node_id=node_id,
+            clock=SystemClock(),
+            sockets=streams,
+            media=witness,
+            events=witness,
+            leases=witness,
+            dialer=NodeDialer(node_id, AUTH),
+            make_stage=make_stage,
+            room_settings=settings or room.RoomSettings(),
+            metrics=metrics,
+            link_grace_s=link_grace_s,
+        )
+    )
+    service = NodeService(node, streams)
+    register = partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)
+    server = rpc.make_server("127.0.0.1:0", register, auth=AUTH)
+    await server.start()
+    try:
+        yield TestNode(node, server.address, witness, stages, metrics)
+    finally:
+        await node.close()
+        streams.close_all()
+        await server.stop()
+
+
+class Signaling:
+    """One signaling replica's stream to one node."""
+
+    def __init__(self, call: object, requests: asyncio.Queue[node_pb2.SignalStreamRequest]) -> None:
+        self._call = call
+        self._requests = requests
+        self._session_ids = itertools.count(1)
+        self.frames: dict[int, asyncio.Queue[node_pb2.SignalStreamResponse]] = {}
+
+    def open(self, identity: str, **fields: object) -> int:
+        """Open a session; returns its id."""
+        session_id = next(self._session_ids)
+        self.frames[session_id] = asyncio.Queue()
+        claims = node_pb2.Claims(identity=identity).SerializeToString()
+        defaults: dict[str, object] = {"room_name": "r", "room_sid": "RM_1", "epoch": 5}
+        opened = node_pb2.OpenSession(**(defaults | fields | {"claims": claims}))  # type: ignore[arg-type]
+        request = node_pb2.SignalStreamRequest(session_id=session_id, open=opened)
+        self._requests.put_nowait(request)
+        return session_id
+
+    def say(self, session_id: int, words: str) -> None:
+        """A signal request of the fake stage's language."""
+        request = node_pb2.SignalStreamRequest(session_id=session_id, signal_request=words.encode())
+        self._requests.put_nowait(request)
+
+    async def frame(self, session_id: int) -> node_pb2.SignalStreamResponse:
+        """The next frame for this session."""
+        return await asyncio.wait_for(self.frames[session_id].get(), 5.0)
+
+    async def response(self, session_id: int) -> rtc.SignalResponse:
+        """The next frame, as the client decodes it."""
+        frame = await self.frame(session_id)
+        assert frame.WhichOneof("message") == "signal_response", frame
+        return rtc.SignalResponse.FromString(frame.signal_response)
+
+    async def read(self) -> None:
+        async for response in self._call:  # type: ignore[attr-defined]
+            for session_id in response.session_ids:
+                self.frames[session_id].put_nowait(response)
+
+
+@asynccontextmanager
+async def signaling(address: str) -> AsyncIterator[Signaling]:
+    """A signaling replica connected to the node at `address`."""
+    requests: asyncio.Queue[node_pb2.SignalStreamRequest] = asyncio.Queue()
+
+    async def outgoing() -> AsyncIterator[node_pb2.SignalStreamRequest]:
+        while True:
+            yield await requests.get()
+
+    async with rpc.channel(address, auth=AUTH) as channel:
+        call = node_pb2_grpc.NodeServiceStub(channel).SignalStream(outgoing())
+        replica = Signaling(call, requests)
+        reading = asyncio.create_task(replica.read())
+        try:
+            yield replica
+        finally:
+            reading.cancel()
+            call.cancel()
+            with suppress(asyncio.CancelledError):
+                await reading
+
+
+class CuttableProxy:
+    """A TCP relay to `target` (host:port) that can be cut in the middle, and mended."""
+
+    def __init__(self, target: str) -> None:
+        self._target = target
+        self._writers: set[asyncio.StreamWriter] = set()
+        self._is_cut = False
+        self.address = ""
+
+    async def __aenter__(self) -> CuttableProxy:
+        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
+        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+        self.cut()
+        await asyncio.sleep(0)
+
+    def cut(self) -> None:
+        """Break every connection, and let no new one through."""
+        self._is_cut = True
+        for writer in self._writers:
+            writer.transport.abort()
+
+    def mend(self) -> None:
+        """Let connections through again."""
+        self._is_cut = False
+
+    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._is_cut:
+            writer.transport.abort()
+            return
+        host, _, port = self._target.rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        self._writers |= {writer, far_writer}
+        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
+        self._writers -= {writer, far_writer}
+
+
+async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    with suppress(ConnectionError):
+        while data := await reader.read(65536):
+            writer.write(data)
+            await writer.drain()
+    writer.transport.abort()
+
+
+async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:
+    """Wait for `condition`, as briefly as possible."""
+    async with asyncio.timeout(timeout_s):
+        while not condition():  # noqa: ASYNC110 - anything may make it true
+            await asyncio.sleep(0.005)
