@@ -10,7 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import uvicorn
 from starlette.applications import Starlette
@@ -61,12 +62,17 @@ class Health:
 class WebServer:
     """An ASGI application served inside a running event loop, on addresses bound beforehand."""
 
-    def __init__(self, app: ASGIApp, addresses: list[str]) -> None:
-        """Bind `host:port` addresses (port 0: any). Raises `SettingsError` when one is in use."""
+    def __init__(self, app: ASGIApp, addresses: Sequence[str], **options: Any) -> None:
+        """Bind `host:port` addresses (port 0: any). Raises `SettingsError` when one is in use.
+
+        `options` are uvicorn's, for a server that takes more than small GETs.
+        """
         self._sockets = [bind(address) for address in addresses]
         self.addresses = [_text(sock) for sock in self._sockets]
         """host:port as bound."""
-        config = uvicorn.Config(app, access_log=False, log_config=None, lifespan="off")
+        config = uvicorn.Config(
+            app, access_log=False, log_config=None, lifespan="off", server_header=False, **options
+        )
         self._server = _Embedded(config)
         self._serving: asyncio.Task[None] | None = None
 
@@ -99,7 +105,7 @@ def bind(address: str) -> socket.socket:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         sock.bind((host, int(port)))
-        sock.listen(1024)
+        sock.listen(2048)
         sock.setblocking(False)
     except (OSError, ValueError) as error:
         sock.close()
