@@ -96,7 +96,7 @@ async def running_node(
         yield TestNode(node, server.address, witness, stages, metrics)
     finally:
         await node.close()
-        streams.close_all()
+        await streams.finish(1.0)
         await server.stop()
 
 
@@ -161,54 +161,6 @@ async def signaling(address: str) -> AsyncIterator[Signaling]:
             call.cancel()
             with suppress(asyncio.CancelledError):
                 await reading
-
-
-class CuttableProxy:
-    """A TCP relay to `target` (host:port) that can be cut in the middle, and mended."""
-
-    def __init__(self, target: str) -> None:
-        self._target = target
-        self._writers: set[asyncio.StreamWriter] = set()
-        self._is_cut = False
-        self.address = ""
-
-    async def __aenter__(self) -> CuttableProxy:
-        self._server = await asyncio.start_server(self._relay, "127.0.0.1", 0)
-        self.address = f"127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._server.close()
-        self.cut()
-        await asyncio.sleep(0)
-
-    def cut(self) -> None:
-        """Break every connection, and let no new one through."""
-        self._is_cut = True
-        for writer in self._writers:
-            writer.transport.abort()
-
-    def mend(self) -> None:
-        """Let connections through again."""
-        self._is_cut = False
-
-    async def _relay(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._is_cut:
-            writer.transport.abort()
-            return
-        host, _, port = self._target.rpartition(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        self._writers |= {writer, far_writer}
-        await asyncio.gather(_pump(reader, far_writer), _pump(far_reader, writer))
-        self._writers -= {writer, far_writer}
-
-
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(ConnectionError):
-        while data := await reader.read(65536):
-            writer.write(data)
-            await writer.drain()
-    writer.transport.abort()
 
 
 async def until(condition: Callable[[], bool], timeout_s: float = 5.0) -> None:

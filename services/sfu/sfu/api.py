@@ -34,6 +34,7 @@ class SignalStreams:
         self._metrics = metrics
         self._outboxes: dict[int, Outbox[node_pb2.SignalStreamResponse]] = {}
         self._numbers = itertools.count(1)
+        self._changed = asyncio.Event()
 
     def open(self) -> tuple[int, Outbox[node_pb2.SignalStreamResponse]]:
         """A new stream: its number and its queue."""
@@ -45,6 +46,7 @@ class SignalStreams:
     def forget(self, number: int) -> None:
         """The stream is gone."""
         self._outboxes.pop(number, None)
+        self._changed.set()
         self._metrics.signal_streams.set(len(self._outboxes))
 
     def send(self, sockets: tuple[SocketRef, ...], response: bytes) -> None:
@@ -69,10 +71,17 @@ class SignalStreams:
         close = node_pb2.CloseSocket(code=NORMAL_CLOSURE, reason=reason)
         self._put(socket.stream, [socket.session], close=close)
 
-    def close_all(self) -> None:
-        """End every stream after what waits on it."""
+    async def finish(self, grace_s: float) -> None:
+        """End every stream after what waits on it, and give that `grace_s` to leave."""
         for outbox in self._outboxes.values():
             outbox.close()
+        try:
+            async with asyncio.timeout(grace_s):
+                while self._outboxes:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            log.warning("signal streams cut", streams=len(self._outboxes))
 
     def _put(self, stream: int, session_ids: list[int], **message: Any) -> None:
         outbox = self._outboxes.get(stream)

@@ -8,11 +8,13 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import Literal, Protocol
 
 import grpc.aio
 import structlog
+from chassis.bus import Bus
 from chassis.errors import BusError, FailedPrecondition, KvError, NotFound, ServiceError
+from chassis.kv import Kv
 from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
@@ -20,10 +22,6 @@ from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from chassis import rpc, subjects
 from sfu.metrics import SfuMetrics
 from sfu.outbox import LINK_QUEUE_BYTES, Outbox
-
-if TYPE_CHECKING:
-    from chassis.bus import Bus
-    from chassis.kv import Kv
 
 log = structlog.get_logger(__name__)
 
@@ -120,12 +118,13 @@ class Heartbeat:
         self._open_bucket = open_bucket
         self._record = record
         self._metrics = metrics
+        self._is_retired = False
 
     async def run(self) -> None:
-        """Until canceled, whether NATS is there or not."""
+        """Until retired or canceled, whether NATS is there or not."""
         bucket: Kv | None = None
         is_known_away = False
-        while True:
+        while not self._is_retired:
             record = self._record()
             try:
                 bucket = bucket or await self._open_bucket()
@@ -137,6 +136,15 @@ class Heartbeat:
                     log.warning("heartbeats do not arrive; rooms go on", error=str(error))
                 is_known_away = True
             await asyncio.sleep(HEARTBEAT_S)
+
+    async def retire(self, grace_s: float) -> None:
+        """Take the record away: this node is gone on purpose."""
+        self._is_retired = True
+        try:
+            async with asyncio.timeout(grace_s):
+                await (await self._open_bucket()).delete(self._record().node_id)
+        except (TimeoutError, KvError, BusError) as error:
+            log.info("node record not taken away; it grows stale", error=str(error))
 
 
 class PlacementLeases:
@@ -213,6 +221,7 @@ class EventPublisher:
     async def run(self) -> None:
         """Until canceled."""
         delay = RETRY_FIRST_S
+        is_open = False
         while True:
             self._metrics.events_spooled.set(len(self._spool))
             if not self._spool:
@@ -222,11 +231,15 @@ class EventPublisher:
             event = self._spool[0]
             subject = subjects.event_subject(event.room_name, event.name)
             try:
+                if not is_open:
+                    await self._bus.open_stream(subjects.EVENTS)
+                    is_open = True
                 await self._bus.publish_durable(
                     subject, event.SerializeToString(), message_id=event.id
                 )
             except BusError as error:
                 log.info("event waits", error=str(error), waiting=len(self._spool))
+                is_open = False
                 await asyncio.sleep(delay)
                 delay = min(delay * 2, RETRY_LAST_S)
                 continue

@@ -178,7 +178,7 @@ class Stop:
 
 Item = ForRoom | ForStage | ForLink | LinkUp | HomeRefused | Stop
 
-SIGNALS_WAITING_PER_SOCKET = 1000
+SIGNALS_WAITING_PER_SOCKET = 4000
 ITEMS_PER_TURN = 64
 LINGER_S = 5.0
 STAGE_LINGER_S = 2.0

@@ -8,9 +8,9 @@ from livekit.protocol import room as api
 from livekit.protocol import rtc
 
 from chassis import rpc
+from tests.support.nats import Cable
 from tests.support.nodes import (
     AUTH,
-    CuttableProxy,
     Signaling,
     TestNode,
     running_node,
@@ -41,17 +41,17 @@ async def test_a_cut_room_link_replays_and_both_nodes_agree() -> None:
     async with (
         running_node("ND_a") as a,
         running_node("ND_b") as b,
-        CuttableProxy(a.address) as between,
+        Cable(a.address).laid() as between,
         signaling(a.address) as to_a,
         signaling(b.address) as to_b,
     ):
-        home = {"home_node_id": "ND_a", "home_address": between.address}
+        home = {"home_node_id": "ND_a", "home_address": between.url.removeprefix("nats://")}
         alice = await join(to_a, "alice")
         bob = await join(to_b, "bob", **home)
         assert list(seen(b, "bob")) == ["alice"]
         await until(lambda: list(seen(a, "alice")) == ["bob"])
 
-        between.cut()
+        between.pull()
         to_a.say(alice, "activate")
         to_a.say(alice, "publish TR_alice")
         to_b.say(bob, "publish TR_bob")
@@ -61,7 +61,7 @@ async def test_a_cut_room_link_replays_and_both_nodes_agree() -> None:
         assert seen(b, "bob")["alice"][1] == []  # the cut is real
         assert "TR_bob" not in a.stages[0].directory
 
-        between.mend()
+        await between.plug()
         active = lk.ParticipantInfo.ACTIVE
         await until(lambda: seen(b, "bob").get("alice") == (active, ["TR_alice"]))
         await until(lambda: seen(a, "alice").get("bob") == (active, ["TR_bob"]))
@@ -84,17 +84,17 @@ async def test_a_node_away_for_too_long_is_lost_and_its_sessions_start_anew() ->
     async with (
         running_node("ND_a", link_grace_s=0.2) as a,
         running_node("ND_b") as b,
-        CuttableProxy(a.address) as between,
+        Cable(a.address).laid() as between,
         signaling(a.address) as to_a,
         signaling(b.address) as to_b,
     ):
         await join(to_a, "alice")
-        home = {"home_node_id": "ND_a", "home_address": between.address}
+        home = {"home_node_id": "ND_a", "home_address": between.url.removeprefix("nats://")}
         bob = await join(to_b, "bob", **home)
         await until(lambda: list(seen(a, "alice")) == ["bob"])
-        between.cut()
+        between.pull()
         await until(lambda: list(seen(a, "alice")) == [])
-        between.mend()
+        await between.plug()
         leave = await to_b.response(bob)
         while leave.WhichOneof("message") != "leave":
             leave = await to_b.response(bob)

@@ -1,0 +1,64 @@
+"""Every knob of the node."""
+
+from __future__ import annotations
+
+from chassis.settings import ChassisSettings
+from pydantic import Field
+from pydantic_settings import SettingsConfigDict
+
+
+class SfuSettings(ChassisSettings):
+    """Where media flows, what rooms are like by default, and what is too large."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="SFU_",
+        env_nested_delimiter="__",
+        frozen=True,
+        extra="forbid",
+        hide_input_in_errors=True,
+    )
+
+    placement_address: str = "127.0.0.1:7890"
+    """Where leases are given back; empty: nowhere."""
+
+    udp_addresses: tuple[str, ...] = ("127.0.0.1:7882",)
+    """host:port of each UDP socket of the media engine; port 0 picks a free one."""
+    tcp_addresses: tuple[str, ...] = ("127.0.0.1:7881",)
+    """host:port of each ICE-TCP listener (RFC 6544)."""
+    node_ip: str = ""
+    """Told to clients in place of the bound host (1:1 NAT); needed when that is a wildcard."""
+    max_peer_connections: int = Field(default=4096, ge=1)
+    participant_limit: int = Field(default=2000, ge=1)
+    """Above this, placement sends no new rooms here."""
+
+    empty_timeout_s: int = Field(default=300, ge=1)
+    """A room nobody ever joined ends after this."""
+    departure_timeout_s: int = Field(default=20, ge=1)
+    """A room everybody left ends after this."""
+    max_participants: int = Field(default=0, ge=0)
+    """Participants of a room, recorders and agents not counted; 0: as many as come."""
+    enable_remote_unmute: bool = False
+    """Let the RoomService API unmute somebody's track."""
+    enabled_codecs: tuple[str, ...] = (
+        "audio/PCMU",
+        "audio/PCMA",
+        "audio/opus",
+        "audio/red",
+        "video/VP8",
+        "video/H264",
+        "video/VP9",
+        "video/AV1",
+        "video/H265",
+        "video/rtx",
+    )
+    simulate_allowed: bool = False
+    """Obey the SimulateScenario requests of SDK tests."""
+
+    max_metadata_bytes: int = Field(default=512 * 1024, ge=0)
+    """Of a room or participant; 0: no limit."""
+    max_attributes_bytes: int = Field(default=64 * 1024, ge=0)
+    """Of one participant, keys and values together; 0: no limit."""
+    max_name_bytes: int = Field(default=256, ge=0)
+
+    link_grace_s: float = Field(default=20.0, gt=0)
+    """How long another node of a room may be unreachable before its participants are gone."""
