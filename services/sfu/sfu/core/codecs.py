@@ -6,10 +6,14 @@ Tables and pure functions. Not SDP: payload types of our offers are here, the li
 wire.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from livekit.protocol.models import ClientConfiguration, ClientInfo, Codec
+from mediacore import SdpCodec
+
+from sfu.core import media_commands
+from sfu.core.plans import Kind
 
 AUDIO_MIMES = ("audio/PCMU", "audio/PCMA", "audio/opus", "audio/red")
 VIDEO_MIMES = ("video/VP8", "video/H264", "video/VP9", "video/AV1", "video/H265")
@@ -84,3 +88,229 @@ def enabled_publish_codecs(policy: CodecPolicy) -> list[Codec]:
     """`JoinResponse.enabled_publish_codecs`: VP8, H264, other video, then audio; no RTX."""
     order = (*VIDEO_MIMES, *AUDIO_MIMES)
     return [Codec(mime=mime) for mime in order if mime.lower() in policy.publish]
+
+
+# ------------------------------------------------------------------------------- sections' codecs
+
+AUDIO_FEEDBACK = ("nack",)
+VIDEO_FEEDBACK_IN = ("transport-cc", "ccm fir", "nack", "nack pli")
+"""RTCP feedback on video we receive (RFC 4585): congestion is told by transport-wide sequence."""
+VIDEO_FEEDBACK_OUT = ("ccm fir", "nack", "nack pli", "goog-remb")
+"""RTCP feedback on video we send."""
+
+_OPUS = "audio/opus"
+_RED = "audio/red"
+
+
+def mime_of(kind: Kind, codec: SdpCodec) -> str:
+    """The lower-case mime of a section's codec."""
+    return f"{kind}/{codec.name}".lower()
+
+
+def parameters(fmtp: str) -> dict[str, str]:
+    """Format parameters by lower-case name; a name without a value gives an empty text."""
+    pairs = (part.strip().partition("=") for part in fmtp.split(";"))
+    return {name.strip().lower(): value.strip() for name, _, value in pairs if name}
+
+
+def negotiate(
+    kind: Kind, offered: Sequence[SdpCodec], allowed: frozenset[str], feedback: Sequence[str]
+) -> list[SdpCodec]:
+    """The offered codecs we take, in the offer's order, each followed by its retransmission type.
+
+    Feedback is what both sides know, in our order.
+    """
+    kept = [codec for codec in offered if _is_known(kind, codec, allowed)]
+    opus = {str(codec.payload_type) for codec in kept if mime_of(kind, codec) == _OPUS}
+    retransmission = {
+        parameters(codec.fmtp).get("apt"): codec for codec in offered if codec.name.lower() == "rtx"
+    }
+    taken = []
+    for codec in kept:
+        if mime_of(kind, codec) == _RED and codec.fmtp.split("/", 1)[0] not in opus:
+            continue
+        taken.append(_with(codec, feedback=[name for name in feedback if name in codec.feedback]))
+        rtx = retransmission.get(str(codec.payload_type))
+        if rtx is not None:
+            taken.append(_with(rtx, feedback=[]))
+    return taken
+
+
+def prefer(
+    kind: Kind, codecs: Sequence[SdpCodec], mime: str, *, only: bool = False
+) -> list[SdpCodec]:
+    """The codecs of one mime, with their retransmission types, first; `only`: nothing else.
+
+    Without any codec of that mime the list stays as it is.
+    """
+    chosen = {codec.payload_type for codec in codecs if mime_of(kind, codec) == mime}
+    if not chosen:
+        return list(codecs)
+
+    def is_chosen(codec: SdpCodec) -> bool:
+        if codec.name.lower() == "rtx":
+            return parameters(codec.fmtp).get("apt", "") in {str(number) for number in chosen}
+        return codec.payload_type in chosen
+
+    first = [codec for codec in codecs if is_chosen(codec)]
+    return first if only else first + [codec for codec in codecs if not is_chosen(codec)]
+
+
+def with_opus_parameters(
+    codecs: Sequence[SdpCodec], *, stereo: bool, dtx: bool, max_average_bps: int = 510_000
+) -> list[SdpCodec]:
+    """Opus parameters (RFC 7587) of a section on which a client sends one track."""
+
+    def changed(fmtp: str) -> str:
+        parts = [part.strip() for part in fmtp.split(";") if part.strip()]
+        parts = [part for part in parts if part.partition("=")[0].lower() not in _OPUS_OURS]
+        if dtx:
+            parts.append("usedtx=1")
+        if stereo:
+            parts += ["stereo=1", f"maxaveragebitrate={max_average_bps}"]
+        return ";".join(parts)
+
+    return [
+        _with(codec, fmtp=changed(codec.fmtp)) if codec.name.lower() == "opus" else codec
+        for codec in codecs
+    ]
+
+
+_OPUS_OURS = frozenset({"usedtx", "stereo", "maxaveragebitrate"})
+
+
+def with_sprop_stereo(codecs: Sequence[SdpCodec]) -> list[SdpCodec]:
+    """Opus marked as carrying stereo (RFC 7587): clients copy it into their answer."""
+    return [
+        _with(codec, fmtp=";".join(part for part in (codec.fmtp, "sprop-stereo=1") if part))
+        if codec.name.lower() == "opus" and "sprop-stereo" not in parameters(codec.fmtp)
+        else codec
+        for codec in codecs
+    ]
+
+
+def without_opus_nack(codecs: Sequence[SdpCodec]) -> list[SdpCodec]:
+    """No retransmission of Opus: RED already repeats it."""
+    return [
+        _with(codec, feedback=[name for name in codec.feedback if name != "nack"])
+        if codec.name.lower() == "opus"
+        else codec
+        for codec in codecs
+    ]
+
+
+def engine_codecs(kind: Kind, codecs: Sequence[SdpCodec]) -> tuple[media_commands.Codec, ...]:
+    """What the engine needs of a section's codecs, in order; retransmission types join their codec.
+
+    Of several variants of H264 those with packetization mode 1 come first: publishers send it.
+    """
+    rtx = {
+        parameters(codec.fmtp).get("apt"): codec.payload_type
+        for codec in codecs
+        if codec.name.lower() == "rtx"
+    }
+    media = [codec for codec in codecs if codec.name.lower() != "rtx"]
+    first_of = {mime_of(kind, codec): place for place, codec in reversed(list(enumerate(media)))}
+    media.sort(key=lambda codec: (first_of[mime_of(kind, codec)], _variant(codec)))
+    return tuple(
+        media_commands.Codec(
+            mime=mime_of(kind, codec),
+            payload_type=codec.payload_type,
+            clock_rate=codec.clock_rate,
+            rtx_payload_type=rtx.get(str(codec.payload_type)),
+            nack="nack" in codec.feedback,
+            pli="nack pli" in codec.feedback,
+            transport_cc="transport-cc" in codec.feedback,
+        )
+        for codec in media
+    )
+
+
+def sendable(
+    track_mimes: Iterable[str], accepted: Iterable[str], *, encrypted: bool = False
+) -> bool:
+    """Whether a track with these upstream codecs can be sent to a client which accepts those.
+
+    RED and Opus are converted into each other unless the payload is encrypted.
+    """
+    wanted = set(track_mimes)
+    if not encrypted and wanted & {_RED, _OPUS}:
+        wanted |= {_RED, _OPUS}
+    return bool(wanted & set(accepted))
+
+
+def offered_codecs(
+    kind: Kind, allowed: frozenset[str], *, opus_nack: bool = True, stereo: bool = False
+) -> list[SdpCodec]:
+    """The codecs of a section of our own offers, with the payload types clients expect."""
+    codecs = [codec for codec in _OFFERED[kind] if _is_known(kind, codec, allowed)]
+    if kind == "audio":
+        if not opus_nack:
+            codecs = without_opus_nack(codecs)
+        return with_sprop_stereo(codecs) if stereo else codecs
+    return [line for codec in codecs for line in (codec, _rtx_of(codec))]
+
+
+def _rtx_of(codec: SdpCodec) -> SdpCodec:
+    return SdpCodec(codec.payload_type + 1, "rtx", 90_000, fmtp=f"apt={codec.payload_type}")
+
+
+def _is_known(kind: Kind, codec: SdpCodec, allowed: frozenset[str]) -> bool:
+    mime = mime_of(kind, codec)
+    if mime not in allowed:
+        return False
+    match mime:
+        case "video/h264":
+            profile = parameters(codec.fmtp).get("profile-level-id", "42e01f").lower()
+            return profile[:4] in _H264_PROFILES or profile[:2] == "64"
+        case "video/vp9":
+            return parameters(codec.fmtp).get("profile-id", "0") in ("0", "1")
+        case _:
+            return True
+
+
+_H264_PROFILES = ("42e0", "4200")
+"""Constrained baseline and baseline (RFC 6184); high is known by its first octet."""
+
+
+def _variant(codec: SdpCodec) -> int:
+    if codec.name.lower() != "h264":
+        return 0
+    return 0 if parameters(codec.fmtp).get("packetization-mode") == "1" else 1
+
+
+def _with(
+    codec: SdpCodec, *, fmtp: str | None = None, feedback: Sequence[str] | None = None
+) -> SdpCodec:
+    return SdpCodec(
+        codec.payload_type,
+        codec.name,
+        codec.clock_rate,
+        codec.channels,
+        codec.fmtp if fmtp is None else fmtp,
+        codec.feedback if feedback is None else feedback,
+    )
+
+
+def _h264(payload_type: int, mode: int, profile: str) -> SdpCodec:
+    fmtp = f"level-asymmetry-allowed=1;packetization-mode={mode};profile-level-id={profile}"
+    return SdpCodec(payload_type, "H264", 90_000, None, fmtp, VIDEO_FEEDBACK_OUT)
+
+
+_OFFERED: dict[Kind, list[SdpCodec]] = {
+    "audio": [
+        SdpCodec(111, "opus", 48_000, 2, "minptime=10;useinbandfec=1", ["nack"]),
+        SdpCodec(63, "red", 48_000, 2, "111/111"),
+        SdpCodec(0, "PCMU", 8_000),
+        SdpCodec(8, "PCMA", 8_000),
+    ],
+    "video": [
+        SdpCodec(96, "VP8", 90_000, None, "", VIDEO_FEEDBACK_OUT),
+        SdpCodec(98, "VP9", 90_000, None, "profile-id=0", VIDEO_FEEDBACK_OUT),
+        SdpCodec(100, "VP9", 90_000, None, "profile-id=1", VIDEO_FEEDBACK_OUT),
+        _h264(125, 0, "42e01f"),
+        _h264(108, 1, "42e01f"),
+        SdpCodec(35, "AV1", 90_000, None, "", VIDEO_FEEDBACK_OUT),
+        SdpCodec(116, "H265", 90_000, None, "", VIDEO_FEEDBACK_OUT),
+    ],
+}

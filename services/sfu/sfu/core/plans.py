@@ -190,6 +190,7 @@ class Answered:
     senders_removed: tuple[SenderPlan, ...] = ()
     codec_unsupported: tuple[str, ...] = ()
     mid_to_track_id: Mapping[str, str] = field(default_factory=lambda: _NO_MAP)
+    unplaced: tuple[str, ...] = ()
     required: SectionsRequirement = SectionsRequirement()
 
 
