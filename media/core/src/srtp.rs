@@ -457,6 +457,9 @@ impl SourceState {
 
 const REPLAY_WINDOW: u64 = 128;
 const GCM_TAG_LEN: usize = 16;
+const BLOCK_LEN: usize = 16;
+/// Longest prefix, rounded up to blocks, that is filled up: a payload descriptor fits.
+const MAX_LEAD: usize = 64;
 const SHA1_TAG_LEN: usize = 10;
 const RTCP_HEADER_LEN: usize = 8;
 const RTCP_INDEX_MASK: u32 = 0x7fff_ffff;
@@ -540,15 +543,29 @@ impl GcmCipher {
 
     /// Seals `prefix` and `rest` into `body`, which is longer than both by the tag. Whether it worked.
     fn seal(&self, nonce: Nonce, aad: &[u8], prefix: &[u8], rest: &[u8], body: &mut [u8]) -> bool {
-        // With no prefix the bulk goes through the first pair of slices, with one through the second: one pass each.
-        let (first, second) = if prefix.is_empty() {
-            (rest, prefix)
-        } else {
-            (prefix, rest)
+        if prefix.is_empty() {
+            let (head, tag) = body.split_at_mut(rest.len());
+            let aad = Aad::from(aad);
+            return self
+                .key
+                .seal_out_of_place_scatter(nonce, aad, rest, head, &[], tag)
+                .is_ok();
+        }
+        // A first part that ends inside a cipher block makes the second slow, so the start of the rest fills it up.
+        let mut lead = [0; MAX_LEAD];
+        let whole = prefix.len().next_multiple_of(BLOCK_LEN);
+        let (first, second) = match rest.split_at_checked(whole - prefix.len()) {
+            Some((fill, second)) if whole <= MAX_LEAD => {
+                lead[..prefix.len()].copy_from_slice(prefix);
+                lead[prefix.len()..whole].copy_from_slice(fill);
+                (&lead[..whole], second)
+            }
+            _ => (prefix, rest),
         };
         let (head, tail) = body.split_at_mut(first.len());
+        let aad = Aad::from(aad);
         self.key
-            .seal_out_of_place_scatter(nonce, Aad::from(aad), first, head, second, tail)
+            .seal_out_of_place_scatter(nonce, aad, first, head, second, tail)
             .is_ok()
     }
 
