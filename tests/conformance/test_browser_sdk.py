@@ -176,7 +176,7 @@ async def test_the_page_of_make_run_shows_two_tabs_to_each_other(
     for identity in ("ann", "ben"):
         page = await browser.new_page()
         token = server.token(room, identity)
-        await page.goto(f"{server.http_url}/app/#url={server.url}&token={token}")
+        await page.goto(f"{server.page_url}/#url={server.url}&token={token}")
         tabs.append(page)
     for page in tabs:
         await page.wait_for_function(

@@ -94,7 +94,7 @@ class BrowserClient:
     ) -> "BrowserClient":
         """Connect with one or two peer connections."""
         page = await browser.new_page()
-        await page.goto(f"{server.http_url}/app/harness.html")
+        await page.goto(f"{server.page_url}/harness.html")
         await page.wait_for_function("window.livekit !== undefined")
         token = server.token(room, identity, **grants)
         await page.evaluate(_JOIN, {"url": server.url, "token": token, "single": single})

@@ -39,6 +39,11 @@ class DevServer:
         """What server SDKs and browsers open."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def page_url(self) -> str:
+        """Where the page and the browser tests' harness are served."""
+        return f"{self.http_url}/app"
+
     def token(self, room: str, identity: str, **grants: object) -> str:
         """A token made by the published server SDK, for one hour."""
         allowed = {"room_join": True, "room": room, "can_update_own_metadata": True, **grants}
