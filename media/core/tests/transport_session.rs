@@ -450,6 +450,14 @@ fn closing_a_channel_is_told_to_the_peer() {
         ) == 1
     });
     assert!(pair.server.transport.export().channels.is_empty());
+    let now = pair.now;
+    pair.client
+        .transport
+        .open_channel(now, "again", true, None)
+        .unwrap();
+    pair.run_until(5 * SECOND, |pair| {
+        pair.server.opened("again") == 1 && pair.client.opened("again") == 1
+    });
 }
 
 #[test]

@@ -165,6 +165,8 @@ impl Channel {
 #[derive(Default)]
 pub(super) struct Channels {
     pub(super) list: Vec<Channel>,
+    /// Streams of channels this side closed, until the reset is answered.
+    pub(super) closing: Vec<u16>,
 }
 
 impl Channels {
@@ -188,14 +190,17 @@ impl Channels {
     pub(super) fn free_stream(&self, dtls_client: bool) -> Option<u16> {
         let first = u16::from(!dtls_client);
         (first..MAX_STREAMS).step_by(2).find(|stream| {
-            self.list
-                .iter()
-                .all(|channel| channel.state.stream != *stream)
+            !self.closing.contains(stream)
+                && self
+                    .list
+                    .iter()
+                    .all(|channel| channel.state.stream != *stream)
         })
     }
 
     /// The SCTP association is gone, the channels stay and are opened again.
     pub(super) fn keep(&mut self) {
+        self.closing.clear();
         for channel in &mut self.list {
             channel.kept |= channel.open;
             channel.open = false;
@@ -204,11 +209,96 @@ impl Channels {
         }
     }
 
+    /// The stream was reset; the channel that lived on it, unless this side had closed it.
     pub(super) fn remove_stream(&mut self, stream: u16) -> Option<Channel> {
+        let before = self.closing.len();
+        self.closing.retain(|closing| *closing != stream);
+        if self.closing.len() < before {
+            return None;
+        }
         let index = self
             .list
             .iter()
             .position(|channel| channel.state.stream == stream)?;
         Some(self.list.remove(index))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn open_messages_survive_writing_and_parsing() {
+        for reliability in [
+            Reliability::Reliable,
+            Reliability::Retransmits(0),
+            Reliability::Lifetime(1500),
+        ] {
+            for ordered in [true, false] {
+                let message = DcepMessage::Open(OpenMessage {
+                    ordered,
+                    reliability,
+                    label: "_lossy ü".to_owned(),
+                });
+                assert_eq!(DcepMessage::parse(&message.write()), Some(message));
+            }
+        }
+        assert_eq!(
+            DcepMessage::parse(&DcepMessage::Ack.write()),
+            Some(DcepMessage::Ack)
+        );
+    }
+
+    #[test]
+    fn an_open_message_of_a_browser_is_read() {
+        // Unordered, 0 retransmissions, label "ab", subprotocol "c".
+        let bytes = [3, 0x81, 1, 0, 0, 0, 0, 0, 0, 2, 0, 1, b'a', b'b', b'c'];
+        assert_eq!(
+            DcepMessage::parse(&bytes),
+            Some(DcepMessage::Open(OpenMessage {
+                ordered: false,
+                reliability: Reliability::Retransmits(0),
+                label: "ab".to_owned(),
+            }))
+        );
+    }
+
+    #[test]
+    fn malformed_messages_are_refused() {
+        let good = [3, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0, 0, b'a', b'b'];
+        assert!(DcepMessage::parse(&good).is_some());
+        for length in 0..good.len() {
+            assert_eq!(DcepMessage::parse(&good[..length]), None, "{length} bytes");
+        }
+        for (at, byte) in [
+            (0, 1),
+            (1, 3),
+            (1, 0x7f),
+            (9, 3),
+            (8, 0xff),
+            (10, 1),
+            (12, 0xff),
+        ] {
+            let mut bad = good;
+            bad[at] = byte;
+            assert_eq!(DcepMessage::parse(&bad), None, "byte {at} = {byte}");
+        }
+    }
+
+    #[test]
+    fn streams_are_even_for_the_dtls_client() {
+        let mut channels = Channels::default();
+        for (client, expected) in [(true, 0), (false, 1), (true, 2), (false, 3)] {
+            let stream = channels.free_stream(client).unwrap();
+            assert_eq!(stream, expected);
+            channels.list.push(Channel::new(ChannelState {
+                label: String::new(),
+                ordered: true,
+                reliability: Reliability::Reliable,
+                stream,
+                local: true,
+            }));
+        }
     }
 }

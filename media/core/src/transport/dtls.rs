@@ -312,3 +312,30 @@ impl DtlsSession {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fingerprint_is_of_the_whole_certificate() {
+        let identity = DtlsIdentity::new().unwrap();
+        let print = Fingerprint::parse(identity.fingerprint()).unwrap();
+        assert!(print.matches(&identity.certificate.certificate));
+        assert!(!print.matches(&identity.certificate.certificate[1..]));
+        let other = DtlsIdentity::new().unwrap();
+        assert!(!print.matches(&other.certificate.certificate));
+    }
+
+    #[test]
+    fn only_a_plain_record_starts_a_handshake() {
+        let hello = [22, 0xfe, 0xff, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1, 7];
+        assert!(starts_handshake(&hello));
+        assert!(!starts_handshake(&hello[..13]));
+        for (at, byte) in [(0, 23), (0, 47), (1, 3), (2, 0), (4, 1), (12, 2)] {
+            let mut bad = hello;
+            bad[at] = byte;
+            assert!(!starts_handshake(&bad), "byte {at} = {byte}");
+        }
+    }
+}

@@ -42,7 +42,7 @@ pub const FAILED_AFTER: Duration = Duration::from_secs(15);
 /// No check at all after the peer's description for this long: `Failed`.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// Events kept for a caller that does not drain; data beyond is dropped.
-const MAX_OUTPUTS: usize = 65_536;
+const MAX_OUTPUTS: usize = 8_192;
 
 /// What carries datagrams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -457,9 +457,8 @@ impl PeerTransport {
             && !self.dtls_failed
             && dtls.poll_timeout().is_some_and(|at| at <= now)
             && let Err(error) = dtls.handle_timeout(now)
-            && !dtls.connected()
         {
-            self.fail_dtls(format!("DTLS handshake failed: {error}"));
+            self.fail_dtls(format!("DTLS failed: {error}"));
         }
         self.sctp.handle_timeout(now);
         self.drive(now);
@@ -544,7 +543,10 @@ impl PeerTransport {
     pub fn close_channel(&mut self, now: Instant, label: &str) {
         if let Some(index) = self.channels.index_of(label) {
             let channel = self.channels.list.remove(index);
-            self.sctp.close(channel.state.stream);
+            if channel.open {
+                self.channels.closing.push(channel.state.stream);
+                self.sctp.close(channel.state.stream);
+            }
             self.drive(now);
         }
     }
@@ -739,7 +741,7 @@ impl PeerTransport {
     fn drive_sctp(&mut self, now: Instant) -> bool {
         while let Some(event) = self.sctp.poll(&mut self.counters) {
             match event {
-                SctpEvent::Established => self.open_channels(),
+                SctpEvent::Established | SctpEvent::StreamFree => self.open_channels(),
                 SctpEvent::Lost => self.lose_channels(),
                 SctpEvent::Message { stream, ppi, data } => self.receive(stream, ppi, data),
                 SctpEvent::StreamClosed(stream) => {

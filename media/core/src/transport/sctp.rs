@@ -41,6 +41,8 @@ pub(super) enum SctpEvent {
         data: Vec<u8>,
     },
     StreamClosed(u16),
+    /// A reset is over; its stream can be used again.
+    StreamFree,
 }
 
 pub(super) struct Sctp {
@@ -257,6 +259,9 @@ impl Sctp {
                     self.live_streams = self.live_streams.saturating_sub(1);
                     return Some(SctpEvent::StreamClosed(id));
                 }
+                Event::Stream(StreamEvent::ResetComplete { .. }) => {
+                    return Some(SctpEvent::StreamFree);
+                }
                 _ => {}
             }
         }
@@ -346,5 +351,182 @@ impl Sctp {
         };
         stream.set_reliability_params(!ordered, kind, value).is_ok()
             && stream.write_with_ppi(data, ppi).is_ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn crc32c(packet: &[u8]) -> u32 {
+        !packet.iter().fold(!0, |crc, byte| {
+            (0..8).fold(crc ^ u32::from(*byte), |crc, _| {
+                (crc >> 1) ^ if crc & 1 == 1 { 0x82f6_3b78 } else { 0 }
+            })
+        })
+    }
+
+    fn seal(packet: &mut [u8]) {
+        if let Some(sum) = packet.get_mut(8..12) {
+            sum.fill(0);
+            let sum = crc32c(packet).to_le_bytes();
+            packet[8..12].copy_from_slice(&sum);
+        }
+    }
+
+    struct Ends {
+        a: Sctp,
+        b: Sctp,
+        now: Instant,
+        counters: TransportCounters,
+        messages: usize,
+    }
+
+    impl Ends {
+        fn new(active: [bool; 2]) -> Self {
+            let mut ends = Self {
+                a: Sctp::new(active[0]),
+                b: Sctp::new(active[1]),
+                now: Instant::now(),
+                counters: TransportCounters::default(),
+                messages: 0,
+            };
+            ends.a.start();
+            ends.b.start();
+            ends
+        }
+
+        fn round(&mut self, mut change: impl FnMut(&mut Vec<u8>)) {
+            self.now += Duration::from_millis(20);
+            let from_a = self.a.poll_transmit(self.now);
+            let from_b = self.b.poll_transmit(self.now);
+            for (packets, to) in [(from_a, &mut self.b), (from_b, &mut self.a)] {
+                for packet in packets {
+                    let mut packet = packet.to_vec();
+                    change(&mut packet);
+                    to.handle(self.now, packet, &mut self.counters);
+                }
+            }
+            for end in [&mut self.a, &mut self.b] {
+                end.handle_timeout(self.now);
+                while let Some(event) = end.poll(&mut self.counters) {
+                    self.messages += usize::from(matches!(event, SctpEvent::Message { .. }));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn inits_that_cross_end_in_one_association() {
+        let mut ends = Ends::new([true, true]);
+        // Both gave way; the DTLS client alone tries again.
+        ends.b.active = false;
+        let rounds = (0..500).position(|_| {
+            ends.round(|_| {});
+            ends.a.established() && ends.b.established()
+        });
+        assert!(rounds.is_some());
+    }
+
+    #[test]
+    fn a_peer_that_answers_no_init_but_sends_its_own_is_served() {
+        // aiortc as SCTP client behaves so: the passive end here connects, the active one's INIT is lost.
+        let mut ends = Ends::new([true, false]);
+        ends.b.active = true;
+        ends.b.start();
+        let now = ends.now;
+        let _ = ends.a.poll_transmit(now);
+        for _ in 0..20 {
+            ends.round(|_| {});
+        }
+        assert!(ends.a.established() && ends.b.established());
+    }
+
+    #[test]
+    fn a_late_repeat_of_init_does_not_close_the_association() {
+        let mut ends = Ends::new([true, false]);
+        let mut init = None;
+        for _ in 0..20 {
+            ends.round(|packet| {
+                init.get_or_insert_with(|| packet.clone());
+            });
+        }
+        assert!(ends.b.established());
+        let (now, mut counters) = (ends.now, TransportCounters::default());
+        ends.b.handle(now, init.unwrap(), &mut counters);
+        assert!(ends.b.established());
+        assert_eq!(counters.sctp_dropped, 1);
+        assert!(ends.b.open(0));
+        assert!(ends.b.send(
+            0,
+            true,
+            Reliability::Reliable,
+            PayloadProtocolIdentifier::Binary,
+            b"x"
+        ));
+        for _ in 0..5 {
+            ends.round(|_| {});
+        }
+        assert_eq!(ends.messages, 1);
+    }
+
+    #[test]
+    fn changed_packets_with_right_checksums_do_not_panic() {
+        for seed in 0..60 {
+            let mut rng = fastrand::Rng::with_seed(seed);
+            let mut ends = Ends::new([true, false]);
+            for round in 0..120 {
+                if ends.a.established() {
+                    for stream in 0..4 {
+                        ends.a.open(stream);
+                        ends.a.send(
+                            stream,
+                            rng.bool(),
+                            Reliability::Retransmits(0),
+                            PayloadProtocolIdentifier::Binary,
+                            &vec![1; rng.usize(1..3000)],
+                        );
+                    }
+                    if round % 9 == 0 {
+                        ends.a.close(rng.u16(0..4));
+                    }
+                }
+                ends.round(|packet| {
+                    if rng.u8(..) < 60 {
+                        for _ in 0..rng.usize(1..4) {
+                            let at = rng.usize(12..packet.len());
+                            packet[at] = rng.u8(..);
+                        }
+                        if rng.u8(..) < 40 {
+                            packet.truncate(rng.usize(13..=packet.len()));
+                        }
+                        seal(packet);
+                    }
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn a_peer_that_opens_too_many_streams_loses_its_association() {
+        let mut ends = Ends::new([true, false]);
+        for _ in 0..10 {
+            ends.round(|_| {});
+        }
+        for stream in 0..300 {
+            ends.a.open(stream);
+            ends.a.send(
+                stream,
+                true,
+                Reliability::Reliable,
+                PayloadProtocolIdentifier::Binary,
+                b"x",
+            );
+        }
+        for _ in 0..100 {
+            ends.round(|_| {});
+        }
+        assert_eq!(ends.counters.sctp_refused, 1);
+        assert!(!ends.b.established() && ends.b.association.is_none());
     }
 }
