@@ -254,6 +254,7 @@ class NatsKv:
             bucket=self._bucket.name,
             history=1,
             max_value_size=self._bucket.max_value_bytes,
+            ttl=self._bucket.ttl_s,
             replicas=self._bus.replicas,
             direct=False,
         )

@@ -29,6 +29,8 @@ class Bucket:
     name: str
     max_value_bytes: int = 512 * 1024
     """A NATS message is limited to 1 MB; larger values belong in the object store."""
+    ttl_s: float | None = None
+    """Entries nobody rewrote for so long are cleared away; no watch tells, nothing decides by it."""
 
 
 EVENTS: Final = Stream(
@@ -40,7 +42,7 @@ EVENTS: Final = Stream(
 )
 EVENT_PARTITIONS: Final = 64
 
-NODES: Final = Bucket("nodes", max_value_bytes=16 * 1024)
+NODES: Final = Bucket("nodes", max_value_bytes=16 * 1024, ttl_s=120)
 ROOMS: Final = Bucket("rooms", max_value_bytes=16 * 1024)
 
 

@@ -83,6 +83,15 @@ async def test_deleted_key_can_be_created_again_with_a_higher_revision(kv: Kv) -
         await kv.create("a", b"3")
 
 
+async def test_bucket_whose_entries_expire_works_alike() -> None:
+    async with running_nats() as server, connected_bus(server) as bus:
+        kv = NatsKv(bus, Bucket("beats", ttl_s=30))
+        first = await kv.put("a", b"1")
+        await kv.delete("a", first)
+        assert await kv.get("a") is None
+        assert await kv.create("a", b"2") > first
+
+
 async def test_one_of_many_concurrent_creates_wins(kv: Kv) -> None:
     results = await asyncio.gather(
         *(kv.create("a", b"%d" % number) for number in range(20)), return_exceptions=True

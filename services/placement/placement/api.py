@@ -1,0 +1,74 @@
+"""Inbound: PlacementService over gRPC. Translates and checks form; decides nothing."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from chassis.errors import InvalidArgument, Unavailable
+from chassis.ids import NodeId, RoomName
+from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
+
+from placement.clients import to_message
+from placement.runner import Rooms
+
+MAX_NAME_BYTES = 256
+"""Room names are any UTF-8 text up to this length (LiveKit signal protocol)."""
+
+
+class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
+    """The service as signaling and nodes call it."""
+
+    def __init__(self, rooms: Rooms, nodes_known: asyncio.Event, patience_s: float) -> None:
+        self._rooms = rooms
+        self._nodes_known = nodes_known
+        self._patience_s = patience_s
+
+    async def AssignRoom(
+        self, request: placement_pb2.AssignRoomRequest, context: Any
+    ) -> placement_pb2.AssignRoomResponse:
+        """The room's home, or a new one."""
+        name = _checked(request.room_name)
+        await self._know_the_nodes()
+        assignment = await self._rooms.assign(name, create=request.create, region=request.region)
+        return placement_pb2.AssignRoomResponse(
+            lease=to_message(assignment.lease), created=assignment.created
+        )
+
+    async def FindRoom(
+        self, request: placement_pb2.FindRoomRequest, context: Any
+    ) -> placement_pb2.FindRoomResponse:
+        """The room's home."""
+        lease = await self._rooms.find(_checked(request.room_name))
+        return placement_pb2.FindRoomResponse(lease=to_message(lease))
+
+    async def ListRooms(
+        self, request: placement_pb2.ListRoomsRequest, context: Any
+    ) -> placement_pb2.ListRoomsResponse:
+        """Every room with a home, or those named."""
+        await self._know_the_nodes()
+        leases = await self._rooms.list([RoomName(name) for name in request.room_names])
+        return placement_pb2.ListRoomsResponse(leases=[to_message(lease) for lease in leases])
+
+    async def ReleaseRoom(
+        self, request: placement_pb2.ReleaseRoomRequest, context: Any
+    ) -> placement_pb2.ReleaseRoomResponse:
+        """The holder's lease ends."""
+        name = _checked(request.room_name)
+        await self._rooms.release(name, NodeId(request.node_id), request.epoch)
+        return placement_pb2.ReleaseRoomResponse()
+
+    async def _know_the_nodes(self) -> None:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                await self._nodes_known.wait()
+        except TimeoutError:
+            raise Unavailable("placement does not know the nodes yet: is NATS reachable?") from None
+
+
+def _checked(name: str) -> RoomName:
+    if not name:
+        raise InvalidArgument("the room's name is empty")
+    if len(name.encode()) > MAX_NAME_BYTES:
+        raise InvalidArgument(f"the room's name is longer than {MAX_NAME_BYTES} bytes")
+    return RoomName(name)
