@@ -1,0 +1,193 @@
+"""The composition root of the node: builds everything in reading order, and nothing else does."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Mapping
+from functools import partial
+
+import mediacore
+from chassis.errors import SettingsError
+from chassis.run import ServiceApp
+from chassis.subjects import NODES
+from chassis.tokens import sign_claims
+from contracts.node.v1 import node_pb2_grpc
+from contracts.placement.v1 import placement_pb2
+
+from chassis.chassis import Chassis
+from sfu.api import NodeService, SignalStreams
+from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
+from sfu.core.effects import StageSettings
+from sfu.core.room import RoomSettings
+from sfu.core.stage import Stage
+from sfu.ids import StageIds
+from sfu.media import EngineAdapter
+from sfu.metrics import SfuMetrics
+from sfu.node import Node
+from sfu.runner import StageMachine, Surroundings
+from sfu.settings import SfuSettings
+
+FLUSH_S = 1.0
+WILDCARDS = ("0.0.0.0", "[::]")
+
+
+class SfuApp(ServiceApp):
+    """One node, ready to start."""
+
+    def __init__(
+        self,
+        settings: SfuSettings,
+        chassis: Chassis,
+        *,
+        engine: EngineAdapter,
+        node: Node,
+        streams: SignalStreams,
+        leases: PlacementLeases,
+        events: EventPublisher,
+        metrics: SfuMetrics,
+    ) -> None:
+        self.engine = engine
+        self.node = node
+        self._settings = settings
+        self._streams = streams
+        self._leases = leases
+        self._events = events
+        self._heartbeat = Heartbeat(partial(chassis.kv, NODES), self.record, metrics)
+        service = NodeService(node, streams)
+        super().__init__(
+            "sfu",
+            chassis,
+            grpc=[partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)],
+            tasks=[self._heartbeat.run, events.run],
+            before=[self._start_engine],
+            drain=node.drain,
+        )
+
+    def record(self) -> placement_pb2.NodeRecord:
+        """What placement is told of this node."""
+        return placement_pb2.NodeRecord(
+            schema=NODE_SCHEMA,
+            node_id=self._settings.node_id,
+            address=self.grpc_address,
+            region=self._settings.region,
+            draining=self.node.is_draining,
+            rooms=self.node.rooms,
+            participants=self.node.participants,
+            participant_limit=self._settings.participant_limit,
+            cpu_load=min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)),
+        )
+
+    async def close(self) -> None:
+        """Tell everybody, let it reach them, then stop serving."""
+        await self.node.close()
+        await self._streams.finish(FLUSH_S)
+        await asyncio.gather(
+            self._leases.close(FLUSH_S),
+            self._events.flush(FLUSH_S),
+            self._heartbeat.retire(FLUSH_S),
+        )
+        await super().close()
+        self.engine.close()
+
+    async def _start_engine(self) -> None:
+        self.engine.start(asyncio.get_running_loop(), self.node.media_arrived)
+
+
+async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
+    """Wire one node: its ports are taken now, and served after `start`."""
+    metrics = SfuMetrics(chassis.metrics)
+    engine = _engine(settings)
+    streams = SignalStreams(metrics)
+    events = EventPublisher(chassis.bus, metrics)
+    leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
+    stage_settings = _stage_settings(settings, engine)
+
+    def make_stage(room_name: str, ids: StageIds) -> StageMachine:
+        return Stage(room_name, settings.node_id, ids, stage_settings)
+
+    node = Node(
+        Surroundings(
+            node_id=settings.node_id,
+            clock=chassis.clock,
+            sockets=streams,
+            media=engine,
+            events=events,
+            leases=leases,
+            dialer=NodeDialer(settings.node_id, chassis.auth),
+            make_stage=make_stage,
+            room_settings=_room_settings(settings),
+            metrics=metrics,
+            link_grace_s=settings.link_grace_s,
+        )
+    )
+    metrics.rooms.read_by(lambda: node.rooms)
+    metrics.participants.read_by(lambda: node.participants)
+    chassis.health.tell("rooms", lambda: str(node.rooms))
+    try:
+        return SfuApp(
+            settings,
+            chassis,
+            engine=engine,
+            node=node,
+            streams=streams,
+            leases=leases,
+            events=events,
+            metrics=metrics,
+        )
+    except SettingsError:
+        engine.close()
+        raise
+
+
+def _engine(settings: SfuSettings) -> EngineAdapter:
+    config = mediacore.EngineConfig(
+        udp=[_binding(address, settings.node_ip) for address in settings.udp_addresses],
+        tcp=[_binding(address, settings.node_ip) for address in settings.tcp_addresses],
+        max_peer_connections=settings.max_peer_connections,
+    )
+    try:
+        return EngineAdapter(config)
+    except OSError as error:
+        raise SettingsError(f"cannot open a media port: {error}") from None
+
+
+def _binding(address: str, node_ip: str) -> mediacore.Binding:
+    host = address.rpartition(":")[0]
+    if host in WILDCARDS and not node_ip:
+        raise SettingsError(f"{address} is a wildcard: set node_ip to what clients can reach")
+    return mediacore.Binding(address, node_ip or None)
+
+
+def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettings:
+    if not settings.api_keys:
+        raise SettingsError("api_keys is empty: the node signs refresh tokens with the first key")
+    api_key, secret = next(iter(settings.api_keys.items()))
+
+    def sign(claims: Mapping[str, object]) -> str:
+        return sign_claims({**claims, "iss": api_key}, secret)
+
+    return StageSettings(
+        fingerprint=engine.fingerprint,
+        candidates=engine.candidates,
+        sign_token=sign,
+        region=settings.region,
+        enabled_codecs=tuple(c for c in settings.enabled_codecs if not c.endswith("/rtx")),
+        simulate_allowed=settings.simulate_allowed,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        max_attributes_bytes=settings.max_attributes_bytes,
+        max_name_bytes=settings.max_name_bytes,
+    )
+
+
+def _room_settings(settings: SfuSettings) -> RoomSettings:
+    return RoomSettings(
+        empty_timeout=settings.empty_timeout_s,
+        departure_timeout=settings.departure_timeout_s,
+        max_participants=settings.max_participants,
+        max_metadata_bytes=settings.max_metadata_bytes,
+        max_attributes_bytes=settings.max_attributes_bytes,
+        max_name_bytes=settings.max_name_bytes,
+        is_remote_unmute_enabled=settings.enable_remote_unmute,
+        enabled_codecs=settings.enabled_codecs,
+    )
