@@ -95,6 +95,11 @@ class ServiceApp:
         """host:port of the health port as bound."""
         return self._health.addresses[0]
 
+    @property
+    def web_addresses(self) -> list[str]:
+        """host:port of every web server, as bound."""
+        return [address for server in self._web for address in server.addresses]
+
     async def start(self) -> None:
         """See `App.start`."""
         await self._health.start()
