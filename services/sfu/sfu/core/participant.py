@@ -11,6 +11,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
@@ -331,18 +332,16 @@ class Participant:
     def leave(self, reason: int, step: Step) -> None:
         """The client leaves: say so back, close, be gone."""
         known = reason if reason in LEAVE_REASONS else DisconnectReason.CLIENT_INITIATED
-        self.end(DisconnectReason(known), Action.DISCONNECT, step)
-        self.tell_left(DisconnectReason(known), step)
+        self.end(known, Action.DISCONNECT, step)
+        self.tell_left(known, step)
 
-    def end(
-        self, reason: models.DisconnectReason, action: rtc.LeaveRequest.Action, step: Step
-    ) -> None:
+    def end(self, reason: int, action: int, step: Step) -> None:
         """Leave message, close, clean up; the Room is not told."""
         self.send(responses.leave(reason, action, self.client.protocol), step)
         self._close_socket(step, "left")
         self._clean_up(step)
 
-    def depart(self, reason: models.DisconnectReason, step: Step) -> None:
+    def depart(self, reason: int, step: Step) -> None:
         """Gone without a word to the client."""
         if self.state is State.DISCONNECTED:
             return
@@ -355,12 +354,10 @@ class Participant:
         self.end(DisconnectReason.STATE_MISMATCH, Action.RECONNECT, step)
         self.tell_left(DisconnectReason.STATE_MISMATCH, step)
 
-    def tell_left(self, reason: models.DisconnectReason, step: Step) -> None:
+    def tell_left(self, reason: int, step: Step) -> None:
         """Tell the Room that the session is over."""
         step.emit(
-            TellRoom(
-                room_pb2.Fact(participant_sid=self.sid, left=room_pb2.Left(reason=int(reason)))
-            )
+            TellRoom(room_pb2.Fact(participant_sid=self.sid, left=room_pb2.Left(reason=reason)))
         )
 
     # ------------------------------------------------------------------------------- time
@@ -710,7 +707,7 @@ class Participant:
 
     def take_profile(self, order: room_pb2.AnswerProfileChange, step: Step) -> None:
         """The Room's answer to update_metadata."""
-        reason = Reason(order.reason)
+        reason = cast("rtc.RequestResponse.Reason", order.reason)
         if reason == Reason.OK and order.participant:
             self.take_own_info(models.ParticipantInfo.FromString(order.participant), step)
         self.respond_to(step, reason, order.message, request_id=order.request_id)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
+from typing import cast
 
 from livekit.protocol import models, rtc
 
@@ -46,11 +47,11 @@ def participant_updates(infos: Iterable[bytes]) -> list[bytes]:
     return chunks
 
 
-def leave(reason: models.DisconnectReason, action: rtc.LeaveRequest.Action, protocol: int) -> bytes:
+def leave(reason: int, action: int, protocol: int) -> bytes:
     """`leave`; old clients know only whether they may come back."""
-    message = rtc.LeaveRequest(reason=reason)
+    message = rtc.LeaveRequest(reason=cast("models.DisconnectReason", reason))
     if protocol >= LEAVE_ACTION_PROTOCOL:
-        message.action = action
+        message.action = cast("rtc.LeaveRequest.Action", action)
     else:
         message.can_reconnect = action != rtc.LeaveRequest.Action.DISCONNECT
     return rtc.SignalResponse(leave=message).SerializeToString()

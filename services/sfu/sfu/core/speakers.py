@@ -73,7 +73,7 @@ class Speakers:
     def _changes(self, now: float) -> list[Speaker]:
         changes: list[Speaker] = []
         for sid, loudness in list(self._loudness.items()):
-            is_stale = now - loudness.observed_at >= STALE_AFTER
+            is_stale = now >= loudness.observed_at + STALE_AFTER
             if is_stale or loudness.smoothed < THRESHOLD:
                 if self._shown.pop(sid, None) is not None:
                     changes.append(Speaker(sid, 0.0, is_active=False))

@@ -325,11 +325,7 @@ class Stage:
             case "refuse":
                 participant.refuse(order.refuse.code, order.refuse.message, step)
             case "end":
-                participant.end(
-                    models.DisconnectReason(order.end.reason),
-                    rtc.LeaveRequest.Action(order.end.action),
-                    step,
-                )
+                participant.end(order.end.reason, order.end.action, step)
             case "mute_track":
                 muting = order.mute_track
                 participant.mute_by_order(muting.track_sid, is_muted=muting.muted, step=step)
