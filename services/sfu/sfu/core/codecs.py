@@ -257,7 +257,7 @@ def _rtx_of(codec: SdpCodec) -> SdpCodec:
 
 def _is_known(kind: Kind, codec: SdpCodec, allowed: frozenset[str]) -> bool:
     mime = mime_of(kind, codec)
-    if mime not in allowed:
+    if mime not in allowed or mime == "video/rtx":
         return False
     match mime:
         case "video/h264":

@@ -1,0 +1,772 @@
+"""Offers of real clients and what they are answered; our offers and what answers make of them."""
+
+import time
+from pathlib import Path
+
+import pytest
+from mediacore import MediaSection, SdpCache, SessionDescription
+from sfu.core.codecs import DEFAULT_ENABLED, ClientTraits, CodecPolicy
+from sfu.core.media_commands import Encoding
+from sfu.core.negotiation import (
+    ANSWER_TIMEOUT_S,
+    BadDescription,
+    Debounce,
+    NegotiationConfig,
+    PublisherNegotiation,
+    SubscriberNegotiation,
+)
+from sfu.core.plans import (
+    AnnouncedCodec,
+    AnnouncedTrack,
+    Answered,
+    DownTrack,
+    LocalTransport,
+    NegotiationFailed,
+    Offer,
+    SectionsRequirement,
+)
+
+DATA = Path(__file__).parents[3] / "media/sdp/tests/data"
+LOCAL = LocalTransport("localufrag", "p" * 24, "sha-256 " + ":".join(["AB"] * 32))
+FRESH = ("freshufrag", "q" * 24)
+MIC_CID = "1fe5668c-3101-443a-9fcd-0080e8a2198c"
+CAMERA_CID = "51594906-9ff1-414f-84c6-8ceda2359e53"
+SINGLE_MIC_CID = "64bb8db8-488b-4c83-97df-67d29a55d87e"
+SINGLE_CAMERA_CID = "989907b1-62c4-4ae2-997b-a566e00d113f"
+
+
+def sample(name: str) -> str:
+    return (DATA / f"{name}.sdp").read_bytes().decode()
+
+
+def config(client: ClientTraits | None = None, *, single: bool = False) -> NegotiationConfig:
+    policy = CodecPolicy.of(DEFAULT_ENABLED)
+    return NegotiationConfig(77, policy, client or ClientTraits(), single)
+
+
+def mic(cid: str = MIC_CID, **options: bool) -> AnnouncedTrack:
+    return AnnouncedTrack("TR_mic", "audio", cid, (AnnouncedCodec("", cid),), **options)
+
+
+def camera(cid: str = CAMERA_CID, mime: str = "video/vp8") -> AnnouncedTrack:
+    return AnnouncedTrack("TR_cam", "video", cid, (AnnouncedCodec(mime, cid, layers=2),))
+
+
+def down_audio(sid: str = "TR_a", ssrc: int = 11) -> DownTrack:
+    return DownTrack(sid, "audio", f"PA_x|{sid}", ("audio/red", "audio/opus"), ssrc)
+
+
+def down_video(sid: str = "TR_v", ssrc: int = 21) -> DownTrack:
+    return DownTrack(sid, "video", f"PA_x|{sid}", ("video/vp8",), ssrc, ssrc + 1)
+
+
+def answer(
+    machine: PublisherNegotiation,
+    offer: str,
+    tracks: list[AnnouncedTrack] | None = None,
+    down: list[DownTrack] | None = None,
+) -> Answered:
+    return machine.answer(offer, tracks or [], down or [], fresh_credentials=FRESH)
+
+
+def read(text: str) -> SessionDescription:
+    return SdpCache().parse(text)
+
+
+def section(text: str, mid: str) -> MediaSection:
+    return next(section for section in read(text).sections if section.mid == mid)
+
+
+def numbers(found: MediaSection) -> list[int]:
+    return [codec.payload_type for codec in found.codecs]
+
+
+# ------------------------------------------------------------------------------ client offers
+
+
+def test_a_data_only_offer_is_answered_with_the_application_section() -> None:
+    result = answer(PublisherNegotiation(config(), LOCAL), sample("dual_publisher_data_offer"))
+    description = read(result.sdp)
+    (data,) = description.sections
+    assert (data.kind, data.sctp_port, data.max_message_size) == ("application", 5000, 65535)
+    assert (data.setup, data.ice_ufrag, data.candidates) == ("active", LOCAL.ice_ufrag, [])
+    assert description.ice_lite
+    assert description.fingerprint == LOCAL.fingerprint
+    assert result.has_application
+    assert result.remote.ice_ufrag == "LUEf"
+    assert not result.receivers
+
+
+def test_the_answer_to_a_simulcast_offer_has_the_essence_of_the_recorded_one() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    answer(machine, sample("dual_publisher_data_offer"))
+    answer(machine, sample("dual_publisher_audio_offer"), [mic()])
+    result = answer(machine, sample("dual_publisher_simulcast_offer"), [mic(), camera()])
+    recorded = read(sample("dual_publisher_simulcast_answer"))
+    ours = read(result.sdp)
+    assert ours.bundle == recorded.bundle
+    for mine, theirs in zip(ours.sections[1:], recorded.sections[1:], strict=True):
+        assert (mine.kind, mine.mid, mine.direction) == (theirs.kind, theirs.mid, theirs.direction)
+        assert mine.codecs == theirs.codecs
+        assert sorted(mine.extensions) == sorted(theirs.extensions)
+        assert mine.simulcast_recv == theirs.simulcast_recv
+        assert [rid.id for rid in mine.rids] == [rid.id for rid in theirs.rids]
+        assert mine.setup == theirs.setup == "active"
+    assert [plan.track_sid for plan in result.receivers] == ["TR_mic", "TR_cam"]
+    assert [plan.track_sid for plan in result.receivers_added] == ["TR_cam"]
+    video = result.receivers[1]
+    assert video.encodings == (Encoding(0, rid="q"), Encoding(1, rid="h"))
+    assert video.by_rid
+    assert (video.extensions.rid, video.extensions.repaired_rid, video.extensions.mid) == (
+        10,
+        11,
+        4,
+    )
+    audio = result.receivers[0]
+    assert audio.encodings == (Encoding(0, ssrc=4035184305),)
+    assert not audio.by_rid
+    assert audio.extensions.audio_level == 1
+
+
+def test_an_unpublished_section_ends_its_receiver_and_stays_in_place() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    answer(machine, sample("dual_publisher_simulcast_offer"), [mic(), camera()])
+    result = answer(machine, sample("dual_publisher_unpublish_offer"), [mic(), camera()])
+    assert [plan.track_sid for plan in result.receivers_ended] == ["TR_mic"]
+    assert [plan.track_sid for plan in result.receivers] == ["TR_cam"]
+    assert section(result.sdp, "1").direction == "inactive"
+    assert section(result.sdp, "1").codecs[0].fmtp == "minptime=10;useinbandfec=1"
+
+
+def test_an_offer_before_its_announcement_is_held_until_it_comes() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    result = answer(machine, sample("dual_publisher_audio_offer"))
+    assert [(held.mid, held.sdp_cid) for held in result.unmatched] == [("1", MIC_CID)]
+    assert machine.unmatched == result.unmatched
+    assert section(result.sdp, "1").direction == "recvonly"
+    (plan,) = machine.match_pending([mic()])
+    assert (plan.track_sid, plan.mid, plan.sdp_cid) == ("TR_mic", "1", MIC_CID)
+    assert machine.match_pending([mic()]) == ()
+    assert machine.unmatched == ()
+    again = answer(machine, sample("dual_publisher_audio_offer"), [mic()])
+    assert not again.receivers_added
+    assert again.receivers[0].track_sid == "TR_mic"
+
+
+def test_a_track_whose_id_the_browser_changed_is_found_by_its_kind() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    result = answer(machine, sample("dual_publisher_audio_offer"), [camera(), mic("other")])
+    (plan,) = result.receivers
+    assert (plan.track_sid, plan.sdp_cid) == ("TR_mic", MIC_CID)
+
+
+def test_a_guess_never_takes_a_track_that_another_section_names() -> None:
+    offer = sample("single_simulcast_offer").replace(SINGLE_MIC_CID, "unknown")
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    result = answer(machine, offer, [camera(SINGLE_CAMERA_CID)])
+    assert [plan.track_sid for plan in result.receivers] == ["TR_cam"]
+    assert [held.sdp_cid for held in result.unmatched] == ["unknown"]
+
+
+def test_a_section_of_an_ended_track_is_not_given_to_another_by_guess() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    answer(machine, sample("dual_publisher_audio_offer"), [mic()])
+    other = AnnouncedTrack("TR_new", "audio", "new", (AnnouncedCodec("", "new"),))
+    result = answer(machine, sample("dual_publisher_audio_offer"), [other])
+    assert [plan.track_sid for plan in result.receivers_ended] == ["TR_mic"]
+    assert not result.receivers
+    assert machine.match_pending([other]) == ()
+
+
+def test_a_section_with_a_new_known_id_changes_its_track() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    offer = sample("dual_publisher_audio_offer")
+    answer(machine, offer, [mic()])
+    other = AnnouncedTrack("TR_new", "audio", "new", (AnnouncedCodec("", "new"),))
+    result = answer(machine, offer.replace(MIC_CID, "new"), [mic(), other])
+    assert [plan.track_sid for plan in result.receivers_ended] == ["TR_mic"]
+    assert [plan.track_sid for plan in result.receivers_added] == ["TR_new"]
+
+
+def test_a_backup_codec_is_found_by_its_mime() -> None:
+    track = AnnouncedTrack(
+        "TR_cam",
+        "video",
+        "primary",
+        (AnnouncedCodec("video/vp9", "primary"), AnnouncedCodec("video/vp8", "backup-not-in-sdp")),
+    )
+    offer = sample("dual_publisher_simulcast_offer")
+    primary = offer[offer.index("m=video") :].replace("VP8", "VP9").replace(CAMERA_CID, "primary")
+    both = offer + primary.replace("a=mid:2", "a=mid:3")
+    result = answer(PublisherNegotiation(config(), LOCAL), both, [mic(), track])
+    found = [(plan.mid, plan.track_sid, plan.codec_index) for plan in result.receivers]
+    assert found == [("1", "TR_mic", 0), ("2", "TR_cam", 1), ("3", "TR_cam", 0)]
+
+
+@pytest.mark.parametrize(
+    ("track", "first", "fmtp"),
+    [
+        (mic(SINGLE_MIC_CID), 63, "minptime=10;useinbandfec=1;usedtx=1"),
+        (mic(SINGLE_MIC_CID, red=False), 111, "minptime=10;useinbandfec=1;usedtx=1"),
+        (mic(SINGLE_MIC_CID, dtx=False), 63, "minptime=10;useinbandfec=1"),
+        (
+            mic(SINGLE_MIC_CID, stereo=True, red=False, dtx=False),
+            111,
+            "minptime=10;useinbandfec=1;stereo=1;maxaveragebitrate=510000",
+        ),
+    ],
+)
+def test_red_dtx_and_stereo_follow_the_announcement(
+    track: AnnouncedTrack, first: int, fmtp: str
+) -> None:
+    offer = sample("single_simulcast_offer")
+    assert "stereo=1" in offer
+    result = answer(PublisherNegotiation(config(single=True), LOCAL), offer, [track])
+    found = section(result.sdp, "7")
+    assert numbers(found)[0] == first
+    assert next(codec.fmtp for codec in found.codecs if codec.name == "opus") == fmtp
+
+
+def test_an_explicitly_chosen_audio_codec_goes_before_red() -> None:
+    track = AnnouncedTrack("TR_mic", "audio", MIC_CID, (AnnouncedCodec("audio/opus", MIC_CID),))
+    result = answer(
+        PublisherNegotiation(config(), LOCAL), sample("dual_publisher_audio_offer"), [track]
+    )
+    assert numbers(section(result.sdp, "1")) == [111, 63, 0, 8]
+
+
+def test_opus_retransmission_is_answered_where_it_is_offered() -> None:
+    result = answer(PublisherNegotiation(config(), LOCAL), sample("safari_like_offer"))
+    opus = next(codec for codec in section(result.sdp, "1").codecs if codec.name == "opus")
+    assert opus.feedback == ["nack"]
+
+
+def test_the_chosen_video_codec_goes_first_and_alone_where_order_is_ignored() -> None:
+    cid = "{5d4c3b2a-1f0e-4d9c-8b7a-6f5e4d3c2b1a}"
+    offer = sample("firefox_like_offer")
+    track = camera(cid, "video/vp9")
+    ordered = answer(PublisherNegotiation(config(), LOCAL), offer, [track])
+    assert numbers(section(ordered.sdp, "1")) == [121, 125, 120, 124, 126, 127, 97, 98]
+    firefox = ClientTraits(keeps_only_chosen_codec=True, takes_red=False)
+    alone = answer(PublisherNegotiation(config(firefox), LOCAL), offer, [track])
+    assert numbers(section(alone.sdp, "1")) == [121, 125]
+    (plan,) = alone.receivers
+    assert [encoding.rid for encoding in plan.encodings] == ["q", "h", "f"]
+    assert alone.receivers[0].codecs[0].rtx_payload_type == 125
+
+
+def test_braces_around_a_track_id_do_not_hide_it() -> None:
+    track = mic("0e9f8d7c-6b5a-4c3d-9e1f-2a3b4c5d6e7f")
+    decoy = AnnouncedTrack("TR_decoy", "audio", "decoy", (AnnouncedCodec("", "decoy"),))
+    result = answer(
+        PublisherNegotiation(config(), LOCAL), sample("firefox_like_offer"), [decoy, track]
+    )
+    assert [plan.track_sid for plan in result.receivers] == ["TR_mic"]
+
+
+def test_legacy_simulcast_groups_give_encodings_low_to_high() -> None:
+    track = camera("0a1b2c3d-4e5f-4607-8192-a3b4c5d6e7f8", "")
+    result = answer(PublisherNegotiation(config(), LOCAL), sample("safari_like_offer"), [track])
+    (plan,) = result.receivers
+    assert plan.encodings == (
+        Encoding(0, ssrc=1001, rtx_ssrc=2001),
+        Encoding(1, ssrc=1002, rtx_ssrc=2002),
+        Encoding(2, ssrc=1003, rtx_ssrc=2003),
+    )
+
+
+@pytest.mark.parametrize(
+    ("rids", "layers"),
+    [
+        (["h", "q"], {"q": 0, "h": 1}),
+        (["f", "h", "q"], {"q": 0, "h": 1, "f": 2}),
+        (["2", "1", "0"], {"2": 0, "1": 1, "0": 2}),
+        (["q", "~h", "~f"], {"q": 0, "h": 1, "f": 2}),
+        (["low", "high"], {"low": 0, "high": 1}),
+    ],
+)
+def test_the_name_of_a_rid_tells_its_layer_and_pausing_is_not_answered(
+    rids: list[str], layers: dict[str, int]
+) -> None:
+    lines = "".join(f"a=rid:{rid.lstrip('~')} send\r\n" for rid in rids)
+    offer = sample("dual_publisher_simulcast_offer").replace(
+        "a=rid:h send\r\na=rid:q send\r\na=simulcast:send h;q\r\n",
+        f"{lines}a=simulcast:send {';'.join(rids)}\r\n",
+    )
+    result = answer(PublisherNegotiation(config(), LOCAL), offer, [camera()])
+    (plan,) = result.receivers
+    assert {encoding.rid: encoding.spatial_layer for encoding in plan.encodings} == layers
+    names = ";".join(rid.lstrip("~") for rid in rids)
+    assert f"a=simulcast:recv {names}\r\n" in result.sdp
+
+
+def test_an_ice_restart_is_answered_with_fresh_credentials() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    offer = sample("dual_publisher_audio_offer")
+    assert not answer(machine, offer, [mic()]).ice_restarted
+    result = answer(machine, offer.replace("ice-ufrag:LUEf", "ice-ufrag:NEWU"), [mic()])
+    assert result.ice_restarted
+    assert (result.local.ice_ufrag, result.local.ice_pwd) == FRESH
+    assert {found.ice_ufrag for found in read(result.sdp).sections} == {FRESH[0]}
+    later = answer(machine, offer.replace("ice-ufrag:LUEf", "ice-ufrag:NEWU"), [mic()])
+    assert not later.ice_restarted
+    assert later.local.ice_ufrag == FRESH[0]
+
+
+def test_candidates_are_written_into_the_first_section_when_asked_for() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    line = "candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host"
+    result = machine.answer(
+        sample("dual_publisher_audio_offer"), [], fresh_credentials=FRESH, candidates=[line]
+    )
+    first, second = read(result.sdp).sections
+    assert first.candidates == [line]
+    assert first.end_of_candidates
+    assert second.candidates == []
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text.replace("a=setup:actpass", "a=setup:active"), "setup:active"),
+        (lambda text: "".join(cut(text, "a=ice-ufrag")), "ice-ufrag"),
+        (lambda text: "".join(cut(text, "a=fingerprint")), "fingerprint"),
+        (lambda text: text[: text.index("m=")], "no section"),
+        (lambda text: text[: text.index("m=audio")], "1 sections, the one before 2"),
+        (lambda text: text.replace("a=mid:1", "a=mid:9"), "section 1 was audio '1'"),
+        (lambda text: text.replace("rtpmap:111 opus/48000/2", "rtpmap:111 opus"), "^line [0-9]+:"),
+        (lambda text: "v=1", "^line 1:"),
+    ],
+)
+def test_a_bad_offer_is_refused_and_changes_nothing(change: object, message: str) -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    offer = sample("dual_publisher_audio_offer")
+    before = answer(machine, offer, [mic()])
+    with pytest.raises(BadDescription, match=message):
+        answer(machine, change(offer))  # type: ignore[operator]
+    after = answer(machine, offer, [mic()])
+    assert after.receivers == before.receivers
+    assert not after.receivers_added
+    assert (read(before.sdp).session_version, read(after.sdp).session_version) == (1, 2)
+
+
+def cut(text: str, prefix: str) -> list[str]:
+    return [line for line in text.splitlines(keepends=True) if not line.startswith(prefix)]
+
+
+def test_a_rejected_section_is_answered_rejected_and_its_place_may_be_taken_again() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    offer = sample("dual_publisher_audio_offer")
+    answer(machine, offer, [mic()])
+    gone = offer.replace("m=audio 9", "m=audio 0").replace("BUNDLE 0 1", "BUNDLE 0")
+    result = answer(machine, gone, [mic()])
+    assert section(result.sdp, "1").rejected
+    assert read(result.sdp).bundle == ["0"]
+    assert [plan.track_sid for plan in result.receivers_ended] == ["TR_mic"]
+    again = answer(
+        machine, offer.replace("a=mid:1", "a=mid:5").replace("BUNDLE 0 1", "BUNDLE 0 5"), [mic()]
+    )
+    assert [plan.mid for plan in again.receivers_added] == ["5"]
+
+
+def test_a_section_without_a_codec_we_know_is_rejected() -> None:
+    offer = sample("dual_publisher_simulcast_offer").replace("VP8/90000", "H261/90000")
+    result = answer(PublisherNegotiation(config(), LOCAL), offer, [mic(), camera()])
+    assert section(result.sdp, "2").rejected
+    assert [plan.track_sid for plan in result.receivers] == ["TR_mic"]
+
+
+# ---------------------------------------------------------------------------- single connection
+
+
+def test_unused_sections_of_a_joining_client_are_inactive() -> None:
+    result = answer(PublisherNegotiation(config(single=True), LOCAL), sample("single_join_offer"))
+    media = [found for found in read(result.sdp).sections if found.kind != "application"]
+    assert [found.direction for found in media] == ["inactive"] * 6
+    assert all(found.msid is None and not found.ssrcs for found in media)
+    assert dict(result.mid_to_track_id) == {}
+
+
+def test_subscriptions_are_put_on_free_sections_as_recorded() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    answer(machine, sample("single_join_offer"))
+    offer = sample("single_subscribe_offer")
+    audio, video = down_audio(), down_video()
+    first = answer(machine, offer, down=[audio])
+    assert dict(first.mid_to_track_id) == {"0": "TR_a"}
+    result = answer(machine, offer, down=[audio, video])
+    assert dict(result.mid_to_track_id) == {"0": "TR_a", "3": "TR_v"}
+    assert [plan.track_sid for plan in result.senders_added] == ["TR_v"]
+    recorded = read(sample("single_subscribed_answer"))
+    for mid in ("0", "3"):
+        mine = section(result.sdp, mid)
+        theirs = next(found for found in recorded.sections if found.mid == mid)
+        assert mine.direction == theirs.direction == "sendonly"
+        assert sorted(numbers(mine)) == sorted(numbers(theirs))
+        assert {codec.payload_type: set(codec.feedback) for codec in mine.codecs} == {
+            codec.payload_type: set(codec.feedback) for codec in theirs.codecs
+        }
+        assert [group.semantics for group in mine.ssrc_groups] == [
+            group.semantics for group in theirs.ssrc_groups
+        ]
+    assert section(result.sdp, "3").msid == ("PA_x|TR_v", "TR_v")
+    assert section(result.sdp, "3").ssrcs == [(21, "PA_x|TR_v"), (22, "PA_x|TR_v")]
+    plan = next(plan for plan in result.senders if plan.kind == "video")
+    assert (plan.mid, plan.ssrc, plan.rtx_ssrc, plan.cname) == ("3", 21, 22, "PA_x|TR_v")
+    assert plan.codecs[0].mime == "video/vp8"
+    assert plan.codecs[0].rtx_payload_type == 97
+    gone = answer(machine, offer, down=[video])
+    assert dict(gone.mid_to_track_id) == {"3": "TR_v"}
+    assert [plan.track_sid for plan in gone.senders_removed] == ["TR_a"]
+    assert section(gone.sdp, "0").direction == "inactive"
+    assert section(gone.sdp, "0").msid is None
+
+
+def test_a_section_is_reused_only_after_the_client_saw_it_inactive() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    offer = sample("single_subscribe_offer")
+    answer(machine, offer, down=[down_audio("TR_1")])
+    swapped = answer(machine, offer, down=[down_audio("TR_2", 12)])
+    assert dict(swapped.mid_to_track_id) == {"1": "TR_2"}
+    later = answer(machine, offer, down=[down_audio("TR_2", 12), down_audio("TR_3", 13)])
+    assert dict(later.mid_to_track_id) == {"0": "TR_3", "1": "TR_2"}
+
+
+def test_safari_never_gets_another_track_on_a_used_section() -> None:
+    machine = PublisherNegotiation(config(ClientTraits(reuses_sections=False), single=True), LOCAL)
+    offer = sample("single_subscribe_offer")
+    answer(machine, offer, down=[down_audio("TR_1")])
+    answer(machine, offer)
+    later = answer(machine, offer, down=[down_audio("TR_2", 12)])
+    assert dict(later.mid_to_track_id) == {"1": "TR_2"}
+
+
+def test_missing_sections_are_counted_once() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    offer = sample("single_join_offer")
+    answer(machine, offer)
+    wanted = [down_audio(f"TR_{n}", n) for n in range(5)]
+    assert machine.require(wanted[:3]).is_empty
+    assert machine.require(wanted) == SectionsRequirement(num_audios=2)
+    assert machine.require(wanted).is_empty
+    result = answer(machine, offer, down=wanted)
+    assert result.unplaced == ("TR_3", "TR_4")
+    assert result.required == SectionsRequirement(num_audios=2)
+    assert machine.require(wanted).is_empty
+
+
+def test_a_track_no_section_can_carry_is_named() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    track = DownTrack("TR_h", "video", "PA_x|TR_h", ("video/h265",), 1, 2)
+    result = answer(machine, sample("single_subscribe_offer"), down=[track])
+    assert result.codec_unsupported == ("TR_h",)
+    assert result.unplaced == ()
+    assert dict(result.mid_to_track_id) == {}
+
+
+def test_a_stereo_track_is_marked_and_opus_is_repeated_where_red_is_not_sent() -> None:
+    offer = sample("single_subscribe_offer").replace(
+        "a=rtcp-fb:111 transport-cc", "a=rtcp-fb:111 nack"
+    )
+    plain = DownTrack("TR_s", "audio", "PA_x|TR_s", ("audio/opus",), 1, stereo=True)
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    result = answer(machine, offer, down=[down_audio(), plain])
+    red, stereo = (section(result.sdp, mid).codecs[0] for mid in ("0", "1"))
+    assert red.feedback == []
+    assert stereo.feedback == ["nack"]
+    assert stereo.fmtp.endswith(";sprop-stereo=1")
+
+
+def test_publishing_and_subscribing_on_one_connection_keep_their_own_sections() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    tracks = [mic(SINGLE_MIC_CID), camera(SINGLE_CAMERA_CID)]
+    result = answer(machine, sample("single_simulcast_offer"), tracks, [down_audio()])
+    assert [plan.mid for plan in result.receivers] == ["7", "8"]
+    assert dict(result.mid_to_track_id) == {"0": "TR_a"}
+    recorded = read(sample("single_simulcast_answer"))
+    for mid in ("7", "8"):
+        theirs = next(found for found in recorded.sections if found.mid == mid)
+        mine = section(result.sdp, mid)
+        assert mine.direction == theirs.direction
+        assert numbers(mine) == numbers(theirs)
+        assert mine.simulcast_recv == theirs.simulcast_recv
+
+
+# ---------------------------------------------------------------------------------- our offers
+
+
+def client_answer(offer: str, **changes: str) -> str:
+    """What a client makes of our offer: it takes everything, and waits for our ClientHello."""
+    theirs = []
+    for ours in read(offer).sections:
+        if ours.kind == "application":
+            theirs.append(
+                MediaSection("application", ours.mid, "sendrecv", sctp_port=5000, setup="passive")
+            )
+            continue
+        theirs.append(
+            MediaSection(
+                ours.kind,
+                ours.mid,
+                "recvonly" if ours.direction == "sendonly" else "inactive",
+                codecs=ours.codecs,
+                extensions=ours.extensions,
+                ice_ufrag=changes.get("ice_ufrag", "theirs"),
+                ice_pwd="r" * 24,
+                setup="passive",
+            )
+        )
+    text = SessionDescription(5, 5, theirs, fingerprint=LOCAL.fingerprint).render()
+    return text.replace("m=", f"a=ice-ufrag:theirs\r\na=ice-pwd:{'r' * 24}\r\nm=", 1)
+
+
+def subscriber(
+    client: ClientTraits | None = None, *, data_channels: bool = True
+) -> SubscriberNegotiation:
+    return SubscriberNegotiation(
+        config(client), LOCAL, first_offer_id=144, data_channels=data_channels
+    )
+
+
+def offered(machine: SubscriberNegotiation, now: float) -> Offer:
+    machine.request(now, force=True)
+    result = machine.poll(now)
+    assert isinstance(result, Offer)
+    return result
+
+
+def test_the_first_offer_is_due_at_once_and_has_the_application_section() -> None:
+    machine = subscriber()
+    machine.request(1.0)
+    assert machine.next_timeout() == 1.0
+    offer = machine.poll(1.0)
+    assert isinstance(offer, Offer)
+    assert offer.offer_id == 144
+    (data,) = read(offer.sdp).sections
+    assert (data.kind, data.mid, data.setup) == ("application", "0", "active")
+    assert machine.is_waiting
+    assert dict(offer.mid_to_track_id) == {}
+
+
+def test_down_tracks_are_offered_as_the_protocol_says() -> None:
+    machine = subscriber()
+    assert machine.add(down_audio()) == "1"
+    assert machine.add(down_video()) == "2"
+    offer = offered(machine, 0.0)
+    assert dict(offer.mid_to_track_id) == {"1": "TR_a", "2": "TR_v"}
+    recorded = read(sample("dual_subscriber_offer"))
+    ours = read(offer.sdp)
+    for mine, theirs in zip(ours.sections[1:], recorded.sections[1:], strict=True):
+        assert set(numbers(mine)) <= set(numbers(theirs))
+        assert mine.extensions == theirs.extensions
+        assert len(mine.ssrcs) == len(theirs.ssrcs)
+        assert mine.setup == "active"
+    audio, video = ours.sections[1:]
+    assert audio.codecs[0] == recorded.sections[1].codecs[0]
+    assert video.msid == ("PA_x|TR_v", "TR_v")
+    assert video.ssrc_groups[0].ssrcs == [21, 22]
+    assert video.direction == "sendonly"
+
+
+def test_an_answer_gives_senders_with_the_clients_codecs() -> None:
+    machine = subscriber()
+    machine.add(down_audio())
+    machine.add(down_video())
+    offered(machine, 0.0)
+    text = sample("dual_subscriber_answer").replace("setup:active", "setup:passive")
+    applied = machine.apply_answer(text, 0.1)
+    assert applied is not None
+    assert applied.remote.ice_ufrag == "8VlC"
+    audio, video = applied.senders_added
+    assert [codec.mime for codec in audio.codecs][:2] == ["audio/opus", "audio/red"]
+    assert "video/h265" not in {codec.mime for codec in video.codecs}
+    assert (video.ssrc, video.rtx_ssrc, video.codecs[0].rtx_payload_type) == (21, 22, 97)
+    assert (video.extensions.abs_send_time, video.extensions.dependency_descriptor) == (3, 1)
+    assert not machine.is_waiting
+
+
+def test_changes_during_an_offer_make_another_one_after_the_answer() -> None:
+    machine = subscriber()
+    first = offered(machine, 0.0)
+    machine.add(down_audio())
+    machine.request(0.05)
+    assert machine.poll(0.2) is None
+    applied = machine.apply_answer(client_answer(first.sdp), 0.1, answer_id=144)
+    assert applied is not None
+    assert applied.senders_added == ()
+    assert machine.next_timeout() == pytest.approx(0.25)
+    second = machine.poll(0.25)
+    assert isinstance(second, Offer)
+    assert second.offer_id == 145
+    applied = machine.apply_answer(client_answer(second.sdp), 0.3)
+    assert applied is not None
+    assert [plan.track_sid for plan in applied.senders_added] == ["TR_a"]
+    assert machine.next_timeout() is None
+
+
+def test_an_answer_to_another_offer_is_ignored() -> None:
+    machine = subscriber()
+    assert machine.apply_answer("nonsense", 0.0) is None
+    offer = offered(machine, 0.0)
+    assert machine.apply_answer(client_answer(offer.sdp), 0.0, answer_id=7) is None
+    assert machine.is_waiting
+    assert machine.apply_answer(client_answer(offer.sdp), 0.0) is not None
+
+
+def test_an_offer_nobody_answers_fails_once() -> None:
+    machine = subscriber()
+    offered(machine, 0.0)
+    assert machine.next_timeout() == ANSWER_TIMEOUT_S
+    assert machine.poll(14.9) is None
+    assert isinstance(machine.poll(15.0), NegotiationFailed)
+    assert machine.poll(16.0) is None
+    assert machine.next_timeout() is None
+
+
+def test_a_deactivated_section_is_reused_after_the_client_agreed() -> None:
+    machine = subscriber()
+    assert machine.add(down_audio("TR_1")) == "1"
+    machine.apply_answer(client_answer(offered(machine, 0.0).sdp), 0.0)
+    machine.remove("TR_1")
+    assert machine.add(down_audio("TR_2", 12)) == "2"
+    offer = offered(machine, 1.0)
+    assert section(offer.sdp, "1").direction == "inactive"
+    assert section(offer.sdp, "1").msid is None
+    assert dict(offer.mid_to_track_id) == {"2": "TR_2"}
+    machine.apply_answer(client_answer(offer.sdp), 1.0)
+    assert machine.add(down_video()) == "3"
+    assert machine.add(down_audio("TR_3", 13)) == "1"
+    applied = machine.apply_answer(client_answer(offered(machine, 2.0).sdp), 2.0)
+    assert applied is not None
+    assert {plan.mid: plan.track_sid for plan in applied.senders_added} == {
+        "1": "TR_3",
+        "3": "TR_v",
+    }
+
+
+def test_safari_gets_a_new_section_every_time() -> None:
+    machine = subscriber(ClientTraits(reuses_sections=False))
+    machine.add(down_audio("TR_1"))
+    machine.apply_answer(client_answer(offered(machine, 0.0).sdp), 0.0)
+    machine.remove("TR_1")
+    machine.apply_answer(client_answer(offered(machine, 1.0).sdp), 1.0)
+    assert machine.add(down_audio("TR_2", 12)) == "2"
+
+
+def test_a_track_removed_while_its_offer_was_out_is_not_sent() -> None:
+    machine = subscriber()
+    machine.add(down_audio())
+    offer = offered(machine, 0.0)
+    machine.remove("TR_a")
+    machine.request(0.0)
+    applied = machine.apply_answer(client_answer(offer.sdp), 0.0)
+    assert applied is not None
+    assert applied.senders_added == ()
+    assert applied.codec_unsupported == ()
+    assert machine.next_timeout() is not None
+
+
+@pytest.mark.parametrize("how", ["rejected", "inactive", "codecs"])
+def test_a_refused_track_is_named_and_its_section_deactivated(how: str) -> None:
+    machine = subscriber()
+    machine.add(down_audio())
+    machine.add(DownTrack("TR_5", "video", "PA_x|TR_5", ("video/h265",), 5, 6))
+    offer = offered(machine, 0.0)
+    text = client_answer(offer.sdp)
+    head, video = text.split("m=video", 1)
+    if how == "rejected":
+        video = video.replace(" 9 ", " 0 ", 1)
+    elif how == "inactive":
+        video = video.replace("a=recvonly", "a=inactive")
+    else:
+        video = video.replace("H265", "H269")
+    applied = machine.apply_answer(f"{head}m=video{video}", 0.0)
+    assert applied is not None
+    assert applied.codec_unsupported == ("TR_5",)
+    assert [plan.track_sid for plan in applied.senders_added] == ["TR_a"]
+    due = machine.next_timeout()
+    assert due is not None
+    again = machine.poll(due)
+    assert isinstance(again, Offer)
+    assert section(again.sdp, "2").rejected is (how == "rejected")
+    assert section(again.sdp, "2").direction == "inactive"
+    assert dict(again.mid_to_track_id) == {"1": "TR_a"}
+
+
+def test_an_ice_restart_gives_up_the_outstanding_offer() -> None:
+    machine = subscriber()
+    machine.add(down_audio())
+    first = offered(machine, 0.0)
+    machine.restart_ice(0.01, *FRESH)
+    second = machine.poll(0.01)
+    assert isinstance(second, Offer)
+    assert second.ice_restart
+    assert second.local.ice_ufrag == FRESH[0]
+    assert {found.ice_ufrag for found in read(second.sdp).sections} == {FRESH[0]}
+    assert machine.apply_answer(client_answer(first.sdp), 0.02, answer_id=first.offer_id) is None
+    applied = machine.apply_answer(client_answer(second.sdp), 0.02, answer_id=second.offer_id)
+    assert applied is not None
+    assert [plan.track_sid for plan in applied.senders_added] == ["TR_a"]
+    third = offered(machine, 1.0)
+    assert not third.ice_restart
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda text: text[: text.index("m=audio")], "1 sections, the offer 2"),
+        (lambda text: text.replace("a=mid:1", "a=mid:4"), "section 1 was offered as audio '1'"),
+        (lambda text: text.replace("setup:passive", "setup:active"), "ClientHello"),
+        (lambda text: text.replace("a=mid:1", "a=mid:"), "^line"),
+    ],
+)
+def test_a_bad_answer_is_refused_and_the_offer_stays(change: object, message: str) -> None:
+    machine = subscriber()
+    machine.add(down_audio())
+    text = client_answer(offered(machine, 0.0).sdp)
+    with pytest.raises(BadDescription, match=message):
+        machine.apply_answer(change(text), 0.0)  # type: ignore[operator]
+    assert machine.is_waiting
+    assert machine.apply_answer(text, 0.0) is not None
+
+
+def test_without_data_channels_the_first_track_is_section_zero() -> None:
+    machine = subscriber(data_channels=False)
+    assert machine.add(down_audio()) == "0"
+    applied = machine.apply_answer(client_answer(offered(machine, 0.0).sdp), 0.0)
+    assert applied is not None
+    assert applied.senders_added[0].mid == "0"
+
+
+def test_negotiations_are_gathered() -> None:
+    debounce = Debounce()
+    debounce.request(0.0)
+    assert debounce.take(0.0)
+    debounce.request(0.1)
+    assert debounce.next_timeout() == pytest.approx(0.25)
+    debounce.request(0.14)
+    assert debounce.next_timeout() == pytest.approx(0.25)
+    assert not debounce.take(0.2)
+    assert debounce.take(0.25)
+    debounce.request(1.0)
+    assert debounce.next_timeout() == pytest.approx(1.01)
+    debounce.request(1.0, force=True)
+    assert debounce.take(1.0)
+    assert debounce.next_timeout() is None
+
+
+def test_a_hundred_sections_are_negotiated_quickly_and_stably() -> None:
+    machine = subscriber()
+    texts = []
+    began = time.perf_counter()
+    for n in range(100):
+        machine.add(down_video(f"TR_{n}", 10 * n + 1) if n % 2 else down_audio(f"TR_{n}", 10 * n))
+        offer = offered(machine, float(n))
+        assert machine.apply_answer(client_answer(offer.sdp), float(n)) is not None
+        texts.append(offer.sdp)
+    elapsed = time.perf_counter() - began
+    mids = [found.mid for found in read(texts[-1]).sections]
+    assert mids == [str(n) for n in range(101)]
+    assert [found.mid for found in read(texts[50]).sections] == mids[:52]
+    # About 0.6 s with an unoptimized module on a busy machine; quadratic work would be far slower.
+    assert elapsed < 15
