@@ -6,6 +6,8 @@
 //! Another crate keeps a file like this of its own, with its own replaying test.
 #![allow(dead_code, reason = "a fuzz target uses one function of all")]
 
+use std::net::SocketAddr;
+use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
 use mediacore_core::codec::{VideoCodec, av1, h264, h265, is_keyframe, red, vp8, vp9};
@@ -15,6 +17,10 @@ use mediacore_core::packet::rtcp::{self, Rtcp, RtcpPackets};
 use mediacore_core::packet::rtp::{self, RtpHeader};
 use mediacore_core::packet::stun;
 use mediacore_core::srtp::{SrtpProfile, keys_from_exporter};
+use mediacore_core::transport::{
+    DcepMessage, DtlsIdentity, LocalAddress, PeerTransport, Protocol, TransportConfig,
+    TransportOutput, candidate_lines,
+};
 
 /// A target: takes any bytes, and panics where they bring a parser to break its word.
 pub(crate) type Target = fn(&[u8]);
@@ -33,6 +39,9 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("h265", h265),
     ("av1", av1),
     ("red", red),
+    ("dcep", dcep),
+    ("transport_stun", transport_stun),
+    ("transport_dtls", transport_dtls),
 ];
 
 const IDS: ExtensionIds = ExtensionIds {
@@ -282,5 +291,100 @@ pub(crate) fn red(bytes: &[u8]) {
     assert_eq!(red::primary(bytes).is_some(), whole.is_some());
     if whole.is_some() {
         assert_eq!(4 * (blocks - 1) + 1 + total, bytes.len());
+    }
+}
+
+/// What parses reads the same again after writing.
+pub(crate) fn dcep(bytes: &[u8]) {
+    if let Some(message) = DcepMessage::parse(bytes) {
+        assert_eq!(DcepMessage::parse(&message.write()), Some(message));
+    }
+}
+
+static IDENTITY: LazyLock<Arc<DtlsIdentity>> =
+    LazyLock::new(|| Arc::new(DtlsIdentity::new().unwrap()));
+const PWD: &str = "a-password-of-22-chars-or-more";
+const SERVER: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 1)),
+    1,
+);
+const CLIENT: SocketAddr = SocketAddr::new(
+    std::net::IpAddr::V4(std::net::Ipv4Addr::new(192, 0, 2, 2)),
+    2,
+);
+
+fn transport(now: Instant, server: bool) -> PeerTransport {
+    let (ours, theirs) = if server {
+        ("srv1", "cli1")
+    } else {
+        ("cli1", "srv1")
+    };
+    let config = TransportConfig {
+        ufrag: ours.to_owned(),
+        pwd: PWD.to_owned(),
+        ice_lite: server,
+        controlling: !server,
+        dtls_active: server,
+    };
+    let address = |address| LocalAddress {
+        socket: 0,
+        bound: address,
+        advertised: address,
+        protocol: Protocol::Udp,
+    };
+    let (own, other) = if server {
+        (SERVER, CLIENT)
+    } else {
+        (CLIENT, SERVER)
+    };
+    let mut transport =
+        PeerTransport::new(config, Arc::clone(&IDENTITY), &[address(own)], now).unwrap();
+    transport
+        .set_remote(now, theirs, PWD, IDENTITY.fingerprint())
+        .unwrap();
+    let line = &candidate_lines(&[address(other)])[0];
+    transport.add_remote_candidate(now, line).unwrap();
+    transport
+}
+
+/// Nothing unauthenticated gets anywhere, whichever attributes it has.
+pub(crate) fn transport_stun(bytes: &[u8]) {
+    let now = Instant::now();
+    let mut framed = bytes.to_vec();
+    framed.resize(bytes.len().next_multiple_of(4).max(20), 0);
+    let length = u16::try_from(framed.len() - 20).unwrap_or(u16::MAX & !3);
+    framed[2..4].copy_from_slice(&length.to_be_bytes());
+    framed[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+    for (server, source) in [(true, CLIENT), (false, SERVER)] {
+        let mut transport = transport(now, server);
+        for packet in [bytes, &framed] {
+            transport.handle_stun(now, 0, source, packet);
+        }
+        assert_eq!(transport.path(), None);
+        transport.handle_timeout(now + Duration::from_secs(1));
+    }
+}
+
+/// No keys and no connection come of a handshake nobody led.
+pub(crate) fn transport_dtls(bytes: &[u8]) {
+    let now = Instant::now();
+    let (mut server, mut client) = (transport(now, true), transport(now, false));
+    while let Some(output) = client.poll_output() {
+        if let TransportOutput::Transmit { data, .. } = output {
+            server.handle_stun(now, 0, CLIENT, &data);
+        }
+    }
+    assert!(server.path().is_some());
+    for transport in [&mut server, &mut client] {
+        for _ in 0..2 {
+            transport.handle_dtls(now, bytes);
+        }
+        transport.handle_timeout(now + Duration::from_secs(1));
+        while let Some(output) = transport.poll_output() {
+            assert!(!matches!(
+                output,
+                TransportOutput::SrtpKeys { .. } | TransportOutput::Connected
+            ));
+        }
     }
 }

@@ -643,6 +643,28 @@ fn candidate_lines_name_advertised_addresses() {
 }
 
 #[test]
+fn a_long_ufrag_is_served_by_a_lite_agent_and_refused_by_a_full_one() {
+    let now = Instant::now();
+    let long = "u".repeat(124);
+    let print = CLIENT.fingerprint();
+    for (lite, expected) in [(true, Ok(())), (false, Err(TransportError::BadUfrag))] {
+        let mut peer = Peer::new(now, "srv1", lite, false, true, &SERVER, &server_locals());
+        assert_eq!(peer.transport.set_remote(now, &long, PWD, print), expected);
+        let line = &candidate_lines(&client_locals())[0];
+        peer.transport.add_remote_candidate(now, line).unwrap();
+        peer.transport.handle_timeout(now + SECOND);
+    }
+    let mut peer = Peer::new(now, "srv1", false, false, true, &SERVER, &server_locals());
+    peer.transport
+        .set_remote(now, &long[..123], PWD, print)
+        .unwrap();
+    let line = &candidate_lines(&client_locals())[0];
+    peer.transport.add_remote_candidate(now, line).unwrap();
+    peer.transport.handle_timeout(now + SECOND);
+    assert!(peer.transport.poll_output().is_some(), "a check went out");
+}
+
+#[test]
 fn malformed_parameters_are_refused() {
     let mut pair = Pair::usual();
     let now = pair.now;

@@ -24,6 +24,10 @@ const MAX_REMOTE_CANDIDATES: usize = 64;
 const MAX_QUEUED: usize = 64;
 /// STUN messages longer than this are no connectivity checks.
 const MAX_STUN_LENGTH: usize = 1200;
+/// Longest USERNAME a full agent can put into its checks; it panics at longer ones.
+const MAX_USERNAME: usize = 128;
+/// Distinct mapped addresses a full agent believes its peer in one ICE generation.
+const MAX_MAPPED: usize = 16;
 
 /// A local socket and the peer address it talks to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +86,7 @@ pub(super) struct Ice {
     heard: Option<Instant>,
     queue: VecDeque<(Path, Vec<u8>)>,
     sources: Vec<(usize, SocketAddr)>,
+    mapped: Vec<SocketAddr>,
     remote_candidates: usize,
 }
 
@@ -121,6 +126,7 @@ impl Ice {
             heard: None,
             queue: VecDeque::new(),
             sources: Vec::new(),
+            mapped: Vec::new(),
             remote_candidates: 0,
         }
     }
@@ -152,15 +158,23 @@ impl Ice {
         self.nominated.or(self.authenticated).or(self.before)
     }
 
-    pub(super) fn set_remote(&mut self, now: Instant, remote: Credentials) {
+    pub(super) fn set_remote(
+        &mut self,
+        now: Instant,
+        remote: Credentials,
+    ) -> Result<(), TransportError> {
         if self.remote.as_ref() == Some(&remote) {
-            return;
+            return Ok(());
         }
         if let Some(agent) = &mut self.agent {
+            if remote.ufrag.len() + 1 + self.local.ufrag.len() > MAX_USERNAME {
+                return Err(TransportError::BadUfrag);
+            }
             agent.set_remote_credentials(creds(&remote));
         }
         self.remote = Some(remote);
         self.run_agent(now);
+        Ok(())
     }
 
     pub(super) fn restart(&mut self, now: Instant, local: Credentials) {
@@ -173,6 +187,7 @@ impl Ice {
         self.checked = false;
         self.remote = None;
         self.sources.clear();
+        self.mapped.clear();
         self.remote_candidates = 0;
         if let Some(agent) = &mut self.agent {
             agent.ice_restart(creds(&local), true);
@@ -366,6 +381,12 @@ impl Ice {
             counters.stun_unexpected += 1;
             return;
         }
+        let mapped = message.mapped_address().filter(|_| success);
+        let new_mapped = mapped.filter(|address| !self.mapped.contains(address));
+        if new_mapped.is_some() && self.mapped.len() >= MAX_MAPPED {
+            counters.stun_unexpected += 1;
+            return;
+        }
         let accepted = agent.handle_packet(
             now,
             StunPacket {
@@ -382,6 +403,7 @@ impl Ice {
         if !known {
             self.sources.push(source);
         }
+        self.mapped.extend(new_mapped);
         if request || success {
             self.heard = Some(now);
             self.checked = true;

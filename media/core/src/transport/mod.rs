@@ -84,8 +84,8 @@ pub struct TransportConfig {
 /// Why a transport refuses what it is told.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TransportError {
-    /// Not 4 to 256 ICE characters.
-    #[error("ICE user name fragment must be 4 to 256 ICE characters")]
+    /// Not 4 to 256 ICE characters; for a full agent both sides' together at most 127.
+    #[error("ICE user name fragment must be 4 to 256 ICE characters, to a full agent fewer")]
     BadUfrag,
     /// Not 22 to 256 ICE characters.
     #[error("ICE password must be 22 to 256 ICE characters")]
@@ -339,7 +339,7 @@ impl PeerTransport {
     ) -> Result<(), TransportError> {
         let remote = Credentials::new(ufrag, pwd)?;
         let fingerprint = Fingerprint::parse(fingerprint)?;
-        self.ice.set_remote(now, remote);
+        self.ice.set_remote(now, remote)?;
         let changed = self.fingerprint.as_ref() != Some(&fingerprint);
         if changed || (self.dtls_failed && !self.dtls_connected()) {
             self.fingerprint = Some(fingerprint);
