@@ -6,7 +6,7 @@ thread; what went wrong comes back as an event. The engine holds the GIL for non
 """
 
 from collections.abc import Sequence
-from typing import Literal, final
+from typing import Literal, Self, final
 
 __version__: str
 SOURCE_DIGEST: str
@@ -18,19 +18,19 @@ SOURCE_DIGEST: str
 class Binding:
     """One local address the engine opens, and what is told to clients in its place (1:1 NAT)."""
 
-    def __init__(self, address: str, advertise: str | None = None) -> None: ...
+    def __new__(cls, address: str, advertise: str | None = None) -> Self: ...
     # address "127.0.0.1:7882" / "[::1]:0"; advertise "203.0.113.5" (same port) or "203.0.113.5:30000"
 
 @final
 class EngineConfig:
-    def __init__(
-        self,
+    def __new__(
+        cls,
         udp: Sequence[Binding],
         tcp: Sequence[Binding] = (),
         event_interval_ms: int = 2,  # how long non-urgent events are gathered
         level_interval_ms: int = 400,  # window of AudioLevels
         max_peer_connections: int = 4096,
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class PeerConnectionConfig:
@@ -40,28 +40,28 @@ class PeerConnectionConfig:
     authenticated connectivity check with its own ufrag.
     """
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         ice_ufrag: str,
         ice_pwd: str,
         ice_lite: bool = True,
         ice_controlling: bool = False,
         dtls_active: bool = True,
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class RemoteTransport:
     """What the far side's description says of its transport. A changed fingerprint restarts DTLS and SCTP."""
 
-    def __init__(self, ice_ufrag: str, ice_pwd: str, fingerprint: str) -> None: ...
+    def __new__(cls, ice_ufrag: str, ice_pwd: str, fingerprint: str) -> Self: ...
     # fingerprint "sha-256 AA:BB:.."
 
 @final
 class ExtensionIds:
     """RTP header extension ids of one peer connection (RFC 8285), 0 = not negotiated."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         mid: int = 0,
         rid: int = 0,
         repaired_rid: int = 0,
@@ -72,14 +72,14 @@ class ExtensionIds:
         dependency_descriptor: int = 0,
         playout_delay: int = 0,
         video_orientation: int = 0,
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class Codec:
     """One payload type of a section. mime is `audio/opus`, `audio/red`, `video/VP8`, ... (case-insensitive)."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         mime: str,
         payload_type: int,
         clock_rate: int,
@@ -87,26 +87,26 @@ class Codec:
         nack: bool = False,
         pli: bool = False,
         transport_cc: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class Encoding:
     """One simulcast encoding a publisher announced: by rid, or by SSRC (with its RTX SSRC), and its spatial layer."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         spatial_layer: int,
         rid: str | None = None,
         ssrc: int | None = None,
         rtx_ssrc: int | None = None,
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class ReceiverConfig:
     """A published track as it arrives: which section, which codecs, which encodings (empty: one, found by mid)."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         kind: Literal["audio", "video"],
         mid: str,
         codecs: Sequence[Codec],
@@ -114,14 +114,14 @@ class ReceiverConfig:
         extensions: ExtensionIds = ...,
         measure_level: bool = False,  # microphone: take part in AudioLevels
         probe: bool = False,  # swarm only: read the generator's time stamps out of payloads
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class SenderConfig:
     """A track going out on one peer connection. Codecs: what the far side accepts, by mime; RTX when both agree."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         track: int,
         mid: str,
         ssrc: int,
@@ -132,21 +132,21 @@ class SenderConfig:
         max_spatial_layer: int = 2,
         max_temporal_layer: int = 3,
         paused: bool = False,
-    ) -> None: ...
+    ) -> Self: ...
 
 @final
 class SourceConfig:
     """A track made here, not received: the swarm's publisher. Packets carry the time they were made, for latency."""
 
-    def __init__(
-        self,
+    def __new__(
+        cls,
         kind: Literal["audio", "video"],
         mime: str,
         clock_rate: int,
         frames_per_second: float,
         packets_per_frame: int,
         payload_bytes: int,
-    ) -> None: ...
+    ) -> Self: ...
 
 # --------------------------------------------------------------------------------------------------- events
 
@@ -288,7 +288,7 @@ class Stats:
 class Engine:
     """One packet engine: its sockets, its threads, its certificate (made at start, never kept)."""
 
-    def __init__(self, config: EngineConfig) -> None: ...  # OSError with the address when a port is busy
+    def __new__(cls, config: EngineConfig) -> Self: ...  # OSError with the address when a port is busy
     @property
     def fingerprint(self) -> str: ...  # "sha-256 AA:BB:..", the same for every peer connection of this engine
     @property
@@ -350,15 +350,15 @@ class SdpCodec:
     channels: int | None
     fmtp: str  # raw parameter text, "" when absent
     feedback: list[str]  # "nack", "nack pli", "ccm fir", "transport-cc", "goog-remb"
-    def __init__(
-        self,
+    def __new__(
+        cls,
         payload_type: int,
         name: str,
         clock_rate: int,
         channels: int | None = None,
         fmtp: str = "",
         feedback: Sequence[str] = (),
-    ) -> None: ...
+    ) -> Self: ...
     def __eq__(self, other: object) -> bool: ...
 
 @final
@@ -366,13 +366,13 @@ class SdpRid:
     id: str
     direction: Literal["send", "recv"]
     paused: bool
-    def __init__(self, id: str, direction: Literal["send", "recv"], paused: bool = False) -> None: ...
+    def __new__(cls, id: str, direction: Literal["send", "recv"], paused: bool = False) -> Self: ...
 
 @final
 class SdpSsrcGroup:
     semantics: str  # "FID", "SIM"
     ssrcs: list[int]
-    def __init__(self, semantics: str, ssrcs: Sequence[int]) -> None: ...
+    def __new__(cls, semantics: str, ssrcs: Sequence[int]) -> Self: ...
 
 @final
 class MediaSection:
@@ -398,8 +398,8 @@ class MediaSection:
     setup: str | None  # "active" "passive" "actpass"
     sctp_port: int | None
     max_message_size: int | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         kind: SectionKind,
         mid: str,
         direction: Direction = "inactive",
@@ -420,7 +420,7 @@ class MediaSection:
         setup: str | None = None,
         sctp_port: int | None = None,
         max_message_size: int | None = None,
-    ) -> None: ...
+    ) -> Self: ...
     def __eq__(self, other: object) -> bool: ...
 
 @final
@@ -437,8 +437,8 @@ class SessionDescription:
     ice_pwd: str | None
     fingerprint: str | None
     setup: str | None
-    def __init__(
-        self,
+    def __new__(
+        cls,
         session_id: int,
         session_version: int,
         sections: Sequence[MediaSection],
@@ -446,7 +446,7 @@ class SessionDescription:
         fingerprint: str | None = None,  # written at session level
         extmap_allow_mixed: bool = True,
         bundle: Sequence[str] | None = None,  # None: every section not rejected
-    ) -> None: ...
+    ) -> Self: ...
     def render(self) -> str: ...
 
 @final
@@ -457,7 +457,7 @@ class SdpCache:
     1,024 sections, 256 codecs a section.
     """
 
-    def __init__(self) -> None: ...
+    def __new__(cls) -> Self: ...
     def parse(self, text: str) -> SessionDescription: ...
 
 class SdpError(ValueError): ...
