@@ -23,5 +23,7 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     events::register(module)?;
     stats::register(module)?;
     engine::register(module)?;
-    sdp::register(module)
+    sdp::register(module)?;
+    // Made as a by-product of `add`; the package re-exports by name.
+    module.delattr("__all__")
 }

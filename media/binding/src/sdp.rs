@@ -61,7 +61,8 @@ struct SdpCodec(Codec);
 #[pymethods]
 impl SdpCodec {
     #[new]
-    #[pyo3(signature = (payload_type, name, clock_rate, channels=None, fmtp=String::new(), feedback=vec![]))]
+    #[pyo3(signature = (payload_type, name, clock_rate, channels=None, fmtp=String::new(), feedback=vec![]),
+        text_signature = "(payload_type, name, clock_rate, channels=None, fmtp='', feedback=())")]
     fn new(
         payload_type: u8,
         name: String,
@@ -183,7 +184,10 @@ impl MediaSection {
         ssrc_groups=vec![], rids=vec![], simulcast_send=vec![], simulcast_recv=vec![], candidates=vec![],
         end_of_candidates=false, ice_ufrag=None, ice_pwd=None, fingerprint=None, setup=None, sctp_port=None,
         max_message_size=None
-    ))]
+    ), text_signature = "(kind, mid, direction='inactive', rejected=False, codecs=(), extensions=(), msid=None, \
+        ssrcs=(), ssrc_groups=(), rids=(), simulcast_send=(), simulcast_recv=(), candidates=(), \
+        end_of_candidates=False, ice_ufrag=None, ice_pwd=None, fingerprint=None, setup=None, sctp_port=None, \
+        max_message_size=None)")]
     #[expect(
         clippy::too_many_arguments,
         reason = "the Python face is keywords with defaults"

@@ -279,7 +279,9 @@ class Stats:
     tracks: list[TrackStats]
     senders: list[SenderStats]
     peer_connections: list[PeerConnectionStats]
-    counters: dict[str, int]  # drops by reason and totals: packets_in, packets_out, stun_rejected, rtp_malformed, ...
+    counters: dict[
+        str, int
+    ]  # drops by reason and totals: packets_in, packets_out, stun_rejected, rtp_malformed, ...
     probe_latency_us: list[int]  # swarm only: 0.1-decade histogram of latency, in microseconds
 
 # --------------------------------------------------------------------------------------------------- engine
@@ -288,14 +290,20 @@ class Stats:
 class Engine:
     """One packet engine: its sockets, its threads, its certificate (made at start, never kept)."""
 
-    def __new__(cls, config: EngineConfig) -> Self: ...  # OSError with the address when a port is busy
+    def __new__(
+        cls, config: EngineConfig
+    ) -> Self: ...  # OSError with the address when a port is busy
     @property
-    def fingerprint(self) -> str: ...  # "sha-256 AA:BB:..", the same for every peer connection of this engine
+    def fingerprint(
+        self,
+    ) -> str: ...  # "sha-256 AA:BB:..", the same for every peer connection of this engine
     @property
     def udp_addresses(self) -> list[str]: ...  # as bound
     @property
     def tcp_addresses(self) -> list[str]: ...
-    def candidates(self, ice_ufrag: str) -> list[str]: ...  # "candidate:... typ host ufrag X", UDP first
+    def candidates(
+        self, ice_ufrag: str
+    ) -> list[str]: ...  # "candidate:... typ host ufrag X", UDP first
     def event_fd(self) -> int: ...  # readable while events wait; never read it, call drain
     def drain(self) -> list[Event]: ...
     def stats(self) -> Stats: ...  # a snapshot at most 1 s old
@@ -327,18 +335,22 @@ class Engine:
     def open_data_channel(
         self, pc: int, label: str, ordered: bool = True, max_retransmits: int | None = None
     ) -> None: ...  # kept over a DTLS restart; opens (DCEP, RFC 8832) when SCTP is up
-    def send_data(self, pcs: Sequence[int], label: str, payload: bytes, binary: bool = True) -> None: ...
+    def send_data(
+        self, pcs: Sequence[int], label: str, payload: bytes, binary: bool = True
+    ) -> None: ...
 
     # moving a session
     def export_peer_connection(self, pc: int) -> bytes: ...
     """The session as a value (versioned): transport, receivers, senders with next sequence, timestamp and picture id,
     data channels. Waits for the engine thread (a millisecond or two); the peer connection goes on until closed."""
-    def import_peer_connection(self, pc: int, state: bytes, config: PeerConnectionConfig) -> None: ...
+    def import_peer_connection(
+        self, pc: int, state: bytes, config: PeerConnectionConfig
+    ) -> None: ...
 
 # -------------------------------------------------------------------------------------------------------- SDP
 
-Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
-SectionKind = Literal["audio", "video", "application"]
+_Direction = Literal["sendrecv", "sendonly", "recvonly", "inactive"]
+_SectionKind = Literal["audio", "video", "application"]
 
 @final
 class SdpCodec:
@@ -359,7 +371,7 @@ class SdpCodec:
         fmtp: str = "",
         feedback: Sequence[str] = (),
     ) -> Self: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class SdpRid:
@@ -378,10 +390,10 @@ class SdpSsrcGroup:
 class MediaSection:
     """One m-section: immutable, its text rendered once. Two sections parsed from equal text are the same object."""
 
-    kind: SectionKind
+    kind: _SectionKind
     mid: str
     rejected: bool  # port 0
-    direction: Direction
+    direction: _Direction
     codecs: list[SdpCodec]
     extensions: list[tuple[int, str]]  # (id, uri)
     msid: tuple[str, str] | None  # (stream, track); a one-token msid gives ("-", track)
@@ -400,9 +412,9 @@ class MediaSection:
     max_message_size: int | None
     def __new__(
         cls,
-        kind: SectionKind,
+        kind: _SectionKind,
         mid: str,
-        direction: Direction = "inactive",
+        direction: _Direction = "inactive",
         rejected: bool = False,
         codecs: Sequence[SdpCodec] = (),
         extensions: Sequence[tuple[int, str]] = (),
@@ -421,7 +433,7 @@ class MediaSection:
         sctp_port: int | None = None,
         max_message_size: int | None = None,
     ) -> Self: ...
-    def __eq__(self, other: object) -> bool: ...
+    def __eq__(self, other: object, /) -> bool: ...
 
 @final
 class SessionDescription:
