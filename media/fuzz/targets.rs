@@ -352,7 +352,7 @@ pub(crate) fn transport_stun(bytes: &[u8]) {
     let now = Instant::now();
     let mut framed = bytes.to_vec();
     framed.resize(bytes.len().next_multiple_of(4).max(20), 0);
-    let length = u16::try_from(framed.len() - 20).unwrap_or(u16::MAX & !3);
+    let length = u16::try_from(framed.len() - 20).unwrap_or(u16::MAX - 3);
     framed[2..4].copy_from_slice(&length.to_be_bytes());
     framed[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
     for (server, source) in [(true, CLIENT), (false, SERVER)] {
