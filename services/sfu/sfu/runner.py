@@ -418,7 +418,7 @@ class RoomRunner:
                     for node_id in node_ids:
                         self._work.append(ForLink("room", node_id, link.Submitted(message)))
                 case room.Publish(published):
-                    self._log.info("room event", name=published.name, sequence=published.sequence)
+                    self._log.info("room event", **_described(published))
                     self._around.events.publish(published)
                 case room.AnswerApi(call_id, response, code, message):
                     self._answer(call_id, response, code, message)
@@ -610,6 +610,16 @@ class _Within:
     def close(self, reason: str, *, refused: bool) -> None:
         if not refused:
             self._runner._connect_within()
+
+
+def _described(event: events_pb2.RoomEvent) -> dict[str, str | int]:
+    """What a log line says of a fact: which, about whom and what; no personal values."""
+    fields: dict[str, str | int] = {"name": event.name, "sequence": event.sequence}
+    if event.participant:
+        fields["participant"] = lk.ParticipantInfo.FromString(event.participant).sid
+    if event.track:
+        fields["track"] = lk.TrackInfo.FromString(event.track).sid
+    return fields
 
 
 def _is_due(at: float | None, now: float) -> bool:
