@@ -363,6 +363,8 @@ _VIDEO_NAMES: Final[Mapping[str, str]] = {
     "recorder": "recorder",
     "agent": "agent",
 }
+VIDEO_GRANT_NAMES: Final = frozenset(_VIDEO_NAMES.values())
+"""Every member of the `video` claim, as a token spells it."""
 _TRISTATE: Final = frozenset(
     {
         "can_publish",

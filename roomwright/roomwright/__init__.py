@@ -1,1 +1,1 @@
-"""Roomwright package; see its README."""
+"""The command line, and all services in one process. The only package that may import services."""

@@ -1,0 +1,171 @@
+"""What `roomwright dev` can be told, by flags and by a YAML file with the same names; flags win."""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+from chassis.errors import SettingsError
+from chassis.settings import MIN_SECRET_CHARACTERS, parse_keys
+from pydantic import SecretStr
+
+from roomwright.errors import CommandError
+
+DEV_KEYS: Final = {"devkey": "secret"}
+LOG_LEVELS: Final = ("debug", "info", "warning", "error")
+KEYS_VARIABLE: Final = "ROOMWRIGHT_API_KEYS"
+
+
+@dataclass(frozen=True, slots=True)
+class DevSettings:
+    """The settings, checked."""
+
+    port: int = 7880
+    bind: tuple[str, ...] = ("127.0.0.1", "::1")
+    node_ip: str = ""
+    udp_port: int = 7882
+    tcp_port: int = 7881
+    keys: Mapping[str, SecretStr] = field(
+        default_factory=lambda: {key: SecretStr(secret) for key, secret in DEV_KEYS.items()}
+    )
+    data_dir: Path = Path(".roomwright")
+    web_dir: Path | None = None
+    insecure_dev_keys: bool = False
+    log_level: str = "warning"
+
+    @property
+    def is_local(self) -> bool:
+        """Does nothing listen outside of this machine?"""
+        return all(ipaddress.ip_address(address).is_loopback for address in self.bind)
+
+    @property
+    def binds_by_default(self) -> bool:
+        """Were no addresses given? One that the machine lacks may then be left out."""
+        return self.bind == DevSettings.__dataclass_fields__["bind"].default
+
+
+def read(flags: Mapping[str, Any], config: Path | None) -> DevSettings:
+    """Settings from flags (None: not given), a file, the environment (keys) and defaults.
+
+    Raises `CommandError` that names the setting and never a secret.
+    """
+    values = _read_file(config) if config is not None else {}
+    values |= {name: value for name, value in flags.items() if value is not None}
+    if "keys" not in values and os.environ.get(KEYS_VARIABLE):
+        values["keys"] = os.environ[KEYS_VARIABLE]
+    return _checked(DevSettings(**{name: _READ[name](name, values[name]) for name in values}))
+
+
+def read_keys(value: object, name: str = "keys") -> dict[str, SecretStr]:
+    """API keys from `key: secret` text, or from a mapping in the file."""
+    if isinstance(value, Mapping):
+        pairs = {str(key): str(secret) for key, secret in value.items()}
+    else:
+        try:
+            pairs = parse_keys(str(value))
+        except SettingsError as error:
+            raise CommandError(f'{_flag(name)}: {error}; write it as "key: secret"') from None
+    if not pairs:
+        raise CommandError(f'{_flag(name)}: no key given; write it as "key: secret"')
+    return {key: SecretStr(secret) for key, secret in pairs.items()}
+
+
+def _read_file(path: Path) -> dict[str, Any]:
+    try:
+        found = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise CommandError(f"--config {path}: {error.strerror}") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f" in line {mark.line + 1}" if mark is not None else ""
+        raise CommandError(f"--config {path}: not YAML{where}") from None
+    if found is None:
+        return {}
+    if not isinstance(found, dict):
+        raise CommandError(f"--config {path}: must be settings with names, like `port: 7880`")
+    known = [one.name for one in fields(DevSettings)]
+    for name in found:
+        if name not in known:
+            raise CommandError(
+                f"--config {path}: no setting {name!r}; there are {', '.join(known)}"
+            )
+    return found
+
+
+def _checked(settings: DevSettings) -> DevSettings:
+    """Refuse what would be a hole or a contradiction."""
+    if settings.port == settings.tcp_port:
+        raise CommandError(f"--port and --tcp-port are both {settings.port}: give each its own")
+    if settings.is_local or settings.insecure_dev_keys:
+        return settings
+    for key, secret in settings.keys.items():
+        if (key, secret.get_secret_value()) in DEV_KEYS.items():
+            raise CommandError(
+                f"everybody knows the secret of {key!r}: beyond loopback give your own with "
+                "--keys, or insist with --insecure-dev-keys"
+            )
+        if len(secret.get_secret_value()) < MIN_SECRET_CHARACTERS:
+            raise CommandError(
+                f"the secret of {key!r} is shorter than {MIN_SECRET_CHARACTERS} characters: beyond "
+                "loopback give a longer one, or insist with --insecure-dev-keys"
+            )
+    return settings
+
+
+def _port(name: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 65535:
+        raise CommandError(f"{_flag(name)}: {value!r} is not a port (1 to 65535)")
+    return value
+
+
+def _address(name: str, value: object) -> str:
+    try:
+        return str(ipaddress.ip_address(str(value)))
+    except ValueError:
+        raise CommandError(f"{_flag(name)}: {value!r} is not an IP address") from None
+
+
+def _addresses(name: str, value: object) -> tuple[str, ...]:
+    given = value if isinstance(value, list | tuple) else [value]
+    if not given:
+        raise CommandError(f"{_flag(name)}: no address given")
+    return tuple(dict.fromkeys(_address(name, one) for one in given))
+
+
+def _path(_name: str, value: object) -> Path:
+    return Path(str(value)).expanduser()
+
+
+def _flag_value(name: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise CommandError(f"{_flag(name)}: {value!r} is neither true nor false")
+    return value
+
+
+def _level(name: str, value: object) -> str:
+    if value not in LOG_LEVELS:
+        raise CommandError(f"{_flag(name)}: {value!r} is none of {', '.join(LOG_LEVELS)}")
+    return str(value)
+
+
+def _flag(name: str) -> str:
+    return "--" + name.replace("_", "-")
+
+
+_READ: Final[Mapping[str, Any]] = {
+    "port": _port,
+    "bind": _addresses,
+    "node_ip": _address,
+    "udp_port": _port,
+    "tcp_port": _port,
+    "keys": lambda name, value: read_keys(value, name),
+    "data_dir": _path,
+    "web_dir": _path,
+    "insecure_dev_keys": _flag_value,
+    "log_level": _level,
+}
