@@ -40,7 +40,7 @@ from sfu.core.room import Ticked as RoomTicked
 NODE = "ND_test"
 OWNER = 7
 WALL_MS = 1_700_000_000_000
-FINGERPRINT = "sha-256 AA:BB"
+FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
 CODECS = (
     "audio/PCMU",
     "audio/PCMA",

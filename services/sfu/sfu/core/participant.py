@@ -335,10 +335,10 @@ class Participant:
         self.end(known, Action.DISCONNECT, step)
         self.tell_left(known, step)
 
-    def end(self, reason: int, action: int, step: Step) -> None:
-        """Leave message, close, clean up; the Room is not told."""
+    def end(self, reason: int, action: int, step: Step, why: str = "left") -> None:
+        """Leave message, close, clean up; the Room is not told. `why` is for logs."""
         self.send(responses.leave(reason, action, self.client.protocol), step)
-        self._close_socket(step, "left")
+        self._close_socket(step, why)
         self._clean_up(step)
 
     def depart(self, reason: int, step: Step) -> None:
@@ -349,9 +349,9 @@ class Participant:
         self._clean_up(step)
         self.tell_left(reason, step)
 
-    def fail(self, step: Step) -> None:
+    def fail(self, step: Step, why: str) -> None:
         """Client and server disagree beyond repair: have the client start anew."""
-        self.end(DisconnectReason.STATE_MISMATCH, Action.RECONNECT, step)
+        self.end(DisconnectReason.STATE_MISMATCH, Action.RECONNECT, step, why)
         self.tell_left(DisconnectReason.STATE_MISMATCH, step)
 
     def tell_left(self, reason: int, step: Step) -> None:
@@ -466,8 +466,8 @@ class Participant:
                 self.subscriptions.down_tracks() if self._is_single else (),
                 fresh_credentials=self._ids.ice_credentials(),
             )
-        except BadDescription:
-            self.fail(step)
+        except BadDescription as error:
+            self.fail(step, f"negotiation failed: {error}")
             return
         pc = self.publisher
         pc.create(step)
@@ -501,8 +501,8 @@ class Participant:
             return
         try:
             applied = self._offers.apply_answer(answer.sdp, step.now, answer.id)
-        except BadDescription:
-            self.fail(step)
+        except BadDescription as error:
+            self.fail(step, f"negotiation failed: {error}")
             return
         if applied is None:
             return
@@ -958,7 +958,7 @@ class Participant:
         if offer is None:
             return
         if isinstance(offer, NegotiationFailed):
-            self.fail(step)
+            self.fail(step, f"negotiation failed: {offer.reason}")
             return
         self.subscriber.create(step)
         if offer.ice_restart:

@@ -108,7 +108,7 @@ def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> 
     believed = [published.track.sid for published in request.publish_tracks]
     believes_data_tracks = len(request.publish_data_tracks) > 0
     if believes_data_tracks or any(participant.publications.get(sid) is None for sid in believed):
-        participant.fail(step)
+        participant.fail(step, "sync_state names tracks that are not published here")
         return
     for track_sid in request.track_sids_disabled[:MAX_TRACKS_PER_REQUEST]:
         participant.set_track(track_sid, TrackSetting(is_disabled=True), step)

@@ -463,7 +463,7 @@ class Stage:
         """A bad remote description is the client's fault; other refusals leave state as it was."""
         participant = self._owners.get(event.id)
         if participant is not None and event.command == "set_remote":
-            participant.fail(step)
+            participant.fail(step, f"set_remote was refused: {event.message}")
 
     def _take_levels(self, levels: tuple[tuple[int, int, float], ...], step: Step) -> None:
         rows = [
