@@ -348,9 +348,7 @@ def claims_of(identity: str, grant: dict[str, object] | None, kind: str) -> node
 class FakePublisherNegotiation:
     """Answers JSON offers: {"ufrag", "sections": [{"mid", "kind", "cid"?, "rids"?, "recv"?}]}."""
 
-    def __init__(
-        self, config: negotiation.NegotiationConfig, local: plans.LocalTransport
-    ) -> None:
+    def __init__(self, config: negotiation.NegotiationConfig, local: plans.LocalTransport) -> None:
         self._local = local
         self._ufrag = ""
         self._receivers: dict[str, plans.ReceiverPlan] = {}
@@ -381,9 +379,7 @@ class FakePublisherNegotiation:
             if section.get("cid") and mid not in self._receivers
         }
         ended = [
-            plan
-            for mid, plan in self._receivers.items()
-            if not sections.get(mid, {}).get("cid")
+            plan for mid, plan in self._receivers.items() if not sections.get(mid, {}).get("cid")
         ]
         for plan in ended:
             del self._receivers[plan.mid]
@@ -513,9 +509,7 @@ class FakeSubscriberNegotiation:
     def next_timeout(self) -> float | None:
         return None if self._is_outstanding else self._debounce.next_timeout()
 
-    def apply_answer(
-        self, answer_sdp: str, now: float, answer_id: int = 0
-    ) -> plans.Applied | None:
+    def apply_answer(self, answer_sdp: str, now: float, answer_id: int = 0) -> plans.Applied | None:
         if not self._is_outstanding:
             return None
         try:

@@ -8,6 +8,7 @@ from chassis.errors import NotFound, ServiceError, TokenError
 from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
 from fastapi import APIRouter, Request
+from livekit.protocol import models, rtc
 from pydantic import SecretStr
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse, Response
@@ -21,6 +22,7 @@ from signaling.metrics import SignalingMetrics
 from signaling.runner import SocketRunner, deny
 
 CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
+FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,10 +85,15 @@ class RtcApi:
     async def _serve(self, websocket: WebSocket, *, v1: bool) -> None:
         try:
             join, grants = await self._check(websocket.query_params, websocket.headers, v1=v1)
+            # A resume makes no room: one that is gone is answered, not made anew empty.
+            create = self._may_create(grants) and not join.request.reconnect
             try:
-                assigned = await self.placement.assign(
-                    join.room_name, create=self._may_create(grants)
-                )
+                assigned = await self.placement.assign(join.room_name, create=create)
+            except NotFound as error:
+                if join.request.reconnect:
+                    await _send_away(websocket, join.request.client_info.protocol)
+                    return
+                raise _refusal(error) from None
             except ServiceError as error:
                 raise _refusal(error) from None
         except JoinRefused as refused:
@@ -130,6 +137,18 @@ class RtcApi:
             self.keys,
             self.clock.wall_ms() / 1000,
         )
+
+
+async def _send_away(websocket: WebSocket, protocol: int) -> None:
+    """A resume of a session whose room is gone: the client must join anew. Never a 404 here."""
+    leave = rtc.LeaveRequest(reason=models.DisconnectReason.STATE_MISMATCH)
+    if protocol >= FIRST_PROTOCOL_WITH_LEAVE_ACTION:
+        leave.action = rtc.LeaveRequest.RECONNECT
+    else:
+        leave.can_reconnect = True
+    await websocket.accept()
+    await websocket.send_bytes(rtc.SignalResponse(leave=leave).SerializeToString())
+    await websocket.close(1000)
 
 
 async def _not_an_upgrade() -> Response:

@@ -265,6 +265,16 @@ async def test_no_node_is_a_503_and_a_missing_room_a_404(front: Front) -> None:
     assert refused.value.status == 503
 
 
+async def test_a_resume_into_a_room_that_is_gone_is_told_to_join_anew(front: Front) -> None:
+    params = {"access_token": front.token(), "protocol": "17", "reconnect": "1"}
+    socket = await front.http.ws_connect(f"ws://{front.address}/rtc", params=params)
+    leave = rtc.SignalResponse.FromString(await socket.receive_bytes()).leave
+    assert leave.action == rtc.LeaveRequest.RECONNECT
+    assert leave.reason == models.DisconnectReason.STATE_MISMATCH
+    assert (await socket.receive()).data == 1000
+    assert front.placement.rooms == set()
+
+
 async def test_a_client_that_goes_away_while_it_waits_is_forgotten(front: Front) -> None:
     front.node.answers = False
     waiting = asyncio.create_task(front.join())
