@@ -361,6 +361,7 @@ pub(crate) fn transport_stun(bytes: &[u8]) {
             transport.handle_stun(now, 0, source, packet);
         }
         assert_eq!(transport.path(), None);
+        assert_eq!(transport.counters().panics, 0);
         transport.handle_timeout(now + Duration::from_secs(1));
     }
 }
@@ -380,6 +381,7 @@ pub(crate) fn transport_dtls(bytes: &[u8]) {
             transport.handle_dtls(now, bytes);
         }
         transport.handle_timeout(now + Duration::from_secs(1));
+        assert_eq!(transport.counters().panics, 0);
         while let Some(output) = transport.poll_output() {
             assert!(!matches!(
                 output,

@@ -1,10 +1,11 @@
 //! A transport against another one, in virtual time.
 #![allow(clippy::unwrap_used)]
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mediacore_core::transport::{
-    DISCONNECTED_AFTER, FAILED_AFTER, LOSSY_BUFFER, MAX_MESSAGE_SIZE, PeerTransport,
+    DISCONNECTED_AFTER, DtlsIdentity, FAILED_AFTER, LOSSY_BUFFER, MAX_MESSAGE_SIZE, PeerTransport,
     RELIABLE_BUFFER, SendError, Sent, TransportError, TransportOutput, TransportState,
     candidate_lines,
 };
@@ -74,6 +75,46 @@ fn the_client_can_be_the_dtls_client() {
     pair.connect();
     assert_same_keys(&pair);
     assert!(!pair.server.keys()[0].1);
+}
+
+#[test]
+fn a_peer_of_dtls_12_is_served_in_both_roles() {
+    let old = Arc::new(DtlsIdentity::with_dtls12_only().unwrap());
+    for server_active in [true, false] {
+        for loss in [0.0, 0.2] {
+            let now = Instant::now();
+            let mut pair = Pair::new(
+                now,
+                Peer::new(
+                    now,
+                    "srv1",
+                    true,
+                    false,
+                    server_active,
+                    &SERVER,
+                    &server_locals(),
+                ),
+                Peer::new(
+                    now,
+                    "cli1",
+                    false,
+                    true,
+                    !server_active,
+                    &old,
+                    &client_locals(),
+                ),
+            );
+            pair.loss = loss;
+            pair.connect();
+            assert_same_keys(&pair);
+            let now = pair.now;
+            pair.server
+                .transport
+                .open_channel(now, "a", true, None)
+                .unwrap();
+            pair.run_until(10 * SECOND, |pair| pair.client.opened("a") == 1);
+        }
+    }
 }
 
 #[test]

@@ -12,10 +12,19 @@ use dimpl::{Config, Dtls, DtlsCertificate, Output};
 use super::TransportError;
 use crate::srtp::SrtpProfile;
 
+/// Longer datagrams are no DTLS of a peer over UDP.
+const MAX_DATAGRAM: usize = 2_048;
+/// Room for whatever comes out while shaking hands. The crate asserts that the peer's certificate fits, and takes at
+/// most 30 datagrams of a message, so none is longer than 61,440 bytes.
+const HANDSHAKE_SCRATCH: usize = 65_536;
+/// Room for one datagram's data after that.
+const CONNECTED_SCRATCH: usize = 2_048;
+
 /// The certificate and DTLS settings of a process; shared by all its peer connections, kept over no restart.
 pub struct DtlsIdentity {
     certificate: DtlsCertificate,
     config: Arc<Config>,
+    dtls13: bool,
     fingerprint: String,
 }
 
@@ -33,9 +42,25 @@ impl DtlsIdentity {
     /// # Errors
     /// `TransportError::Identity` when no certificate could be made or the self-test fails.
     pub fn new() -> Result<Self, TransportError> {
+        Self::with_versions(true)
+    }
+
+    /// As [`Self::new`], but speaks DTLS 1.2 only, as pion and aiortc do. For tests against such a peer.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn with_dtls12_only() -> Result<Self, TransportError> {
+        Self::with_versions(false)
+    }
+
+    fn with_versions(dtls13: bool) -> Result<Self, TransportError> {
         let certificate = dimpl::certificate::generate_self_signed_certificate()
             .map_err(|error| TransportError::Identity(error.to_string()))?;
-        let config = Config::builder()
+        let mut builder = Config::builder();
+        if !dtls13 {
+            builder = builder.dtls13_cipher_suites(&[]);
+        }
+        let config = builder
             .mtu(1200)
             .flight_start_rto(Duration::from_millis(250))
             .flight_retries(8)
@@ -47,6 +72,7 @@ impl DtlsIdentity {
         Ok(Self {
             certificate,
             config: Arc::new(config),
+            dtls13,
             fingerprint,
         })
     }
@@ -165,11 +191,12 @@ impl DtlsSession {
         expected: Fingerprint,
         now: Instant,
     ) -> Result<Self, String> {
-        let mut dtls = Dtls::new_auto(
-            Arc::clone(&identity.config),
-            identity.certificate.clone(),
-            now,
-        );
+        let (config, certificate) = (Arc::clone(&identity.config), identity.certificate.clone());
+        let mut dtls = if identity.dtls13 {
+            Dtls::new_auto(config, certificate, now)
+        } else {
+            Dtls::new_12(config, certificate, now)
+        };
         if active {
             dtls.set_active(true);
         }
@@ -204,7 +231,8 @@ impl DtlsSession {
         if self.refused {
             return Ok(());
         }
-        if !self.spoken && !starts_handshake(packet) {
+        let strange = !self.spoken && !starts_handshake(packet);
+        if strange || packet.len() > MAX_DATAGRAM {
             return Err(dimpl::Error::IncompleteServerHello);
         }
         self.spoken = true;
@@ -248,6 +276,14 @@ impl DtlsSession {
             {
                 return Some(DtlsEvent::Keys { profile, material });
             }
+            let room = if self.connected {
+                CONNECTED_SCRATCH
+            } else {
+                HANDSHAKE_SCRATCH
+            };
+            if scratch.len() < room {
+                scratch.resize(room, 0);
+            }
             match self.dtls.poll_output(scratch) {
                 Output::Packet(data) => return Some(DtlsEvent::Packet(data.to_vec())),
                 Output::BufferTooSmall { needed } => {
@@ -260,6 +296,8 @@ impl DtlsSession {
                     self.timeout = Some(at);
                     if self.verified && self.finished && !self.connected {
                         self.connected = true;
+                        scratch.truncate(CONNECTED_SCRATCH);
+                        scratch.shrink_to_fit();
                         return Some(DtlsEvent::Connected);
                     }
                     return None;

@@ -259,6 +259,8 @@ pub struct TransportCounters {
     pub data_dropped: u64,
     /// Outputs dropped because nobody drained.
     pub outputs_dropped: u64,
+    /// Panics of a protocol crate that were caught; each is a defect to report.
+    pub panics: u64,
 }
 
 /// The data-channel part of a transport as a value.
@@ -413,13 +415,29 @@ impl PeerTransport {
 
     /// Takes a datagram whose first byte is 0..=3 (RFC 7983).
     pub fn handle_stun(&mut self, now: Instant, socket: usize, source: SocketAddr, packet: &[u8]) {
-        self.ice
-            .handle(now, socket, source, packet, &mut self.counters);
-        self.drive(now);
+        self.guarded(|this| {
+            this.ice
+                .handle(now, socket, source, packet, &mut this.counters);
+            this.drive(now);
+        });
+    }
+
+    /// Runs what hostile input may reach. The protocol crates below assert much; should one panic, this peer is given
+    /// up, not the thread with all the others.
+    fn guarded(&mut self, act: impl FnOnce(&mut Self)) {
+        let act = std::panic::AssertUnwindSafe(|| act(self));
+        if std::panic::catch_unwind(act).is_err() {
+            self.counters.panics += 1;
+            self.fail_dtls("internal error".to_owned());
+        }
     }
 
     /// Takes a datagram whose first byte is 20..=63 (RFC 7983), from an address that is known to be this peer's.
     pub fn handle_dtls(&mut self, now: Instant, packet: &[u8]) {
+        self.guarded(|this| this.receive_dtls(now, packet));
+    }
+
+    fn receive_dtls(&mut self, now: Instant, packet: &[u8]) {
         match &mut self.dtls {
             Some(dtls) if !self.dtls_failed => {
                 if let Err(error) = dtls.handle(now, packet) {
@@ -452,6 +470,10 @@ impl PeerTransport {
 
     /// Does what is due; calling too early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        self.guarded(|this| this.run_timers(now));
+    }
+
+    fn run_timers(&mut self, now: Instant) {
         self.ice.handle_timeout(now);
         if let Some(dtls) = &mut self.dtls
             && !self.dtls_failed

@@ -260,6 +260,9 @@ impl Pair {
     }
 
     pub fn drain_both(&mut self) {
+        for peer in [&self.server, &self.client] {
+            assert_eq!(peer.transport.counters().panics, 0);
+        }
         self.drain(Side::Server);
         self.drain(Side::Client);
     }
