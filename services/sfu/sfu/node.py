@@ -27,6 +27,10 @@ log = structlog.get_logger(__name__)
 ENDED_ROOMS_REMEMBERED = 10_000
 
 
+class LeaseOver(FailedPrecondition):
+    """The room of this lease has ended here; placement is being told."""
+
+
 class Node:
     """The rooms of this process, and the way to the right one."""
 
@@ -63,6 +67,10 @@ class Node:
             runner = self._runner_for_session(opened, claims)
         except DecodeError:
             self._refuse(socket, 400, "claims cannot be decoded", "malformed")
+            return
+        except FailedPrecondition as error:
+            # Signaling asked placement a moment ago: the client's next attempt gets a new lease.
+            self._refuse(socket, Unavailable(error.message).join_status, error.message, "lease")
             return
         except ServiceError as error:
             self._refuse(socket, error.join_status, error.message, error.code.value)
@@ -144,7 +152,12 @@ class Node:
         if request.service != "livekit.RoomService":
             raise NotFound(f"no service {request.service} here")
         lease = Lease(request.room_name, request.room_sid, request.epoch)
-        runner = self._current(lease)
+        try:
+            runner = self._current(lease)
+        except LeaseOver as over:
+            if request.method == "CreateRoom":
+                raise Unavailable(over.message) from None
+            runner = None
         if runner is None and request.method == "CreateRoom":
             runner = self._open(lease, None, None)
         if runner is None:
@@ -178,7 +191,7 @@ class Node:
         elif runner is not None:
             known = max(known, runner.lease.epoch)
         if lease.epoch <= known:
-            raise FailedPrecondition(f"epoch {lease.epoch} of the room is over: assign it anew")
+            raise LeaseOver(f"epoch {lease.epoch} of the room is over: assign it anew")
         return None
 
     def _open(

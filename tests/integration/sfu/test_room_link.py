@@ -126,7 +126,7 @@ async def test_a_join_with_a_stale_epoch_is_refused_precisely() -> None:
     async with running_node("ND_a") as a, signaling(a.address) as to_a:
         await join(to_a, "alice", epoch=5)
         frame = await to_a.frame(to_a.open("bob", epoch=4))
-        assert frame.refused.http_status == 412
+        assert frame.refused.http_status == 503
         assert frame.refused.message == "stale epoch 4: the room is at 5"
 
 
@@ -202,7 +202,10 @@ async def test_calls_reach_the_room_and_its_errors_come_back() -> None:
         await until(lambda: a.node.rooms == 0)
         assert a.witness.released == [("r", 5)]
         over = await to_a.frame(to_a.open("late"))
-        assert over.refused.http_status == 412
+        assert over.refused.http_status == 503
+        assert over.refused.message == "epoch 5 of the room is over: assign it anew"
+        assert (await call("DeleteRoom", b"")).error_code == "not_found"
+        assert (await call("CreateRoom", create)).error_code == "unavailable"
 
 
 async def test_a_fault_met_through_one_client_leaves_the_room_working() -> None:
