@@ -119,11 +119,13 @@ class _Running:
 
 async def _start(stack: AsyncExitStack, name: str, values: dict[str, Any]) -> _Running:
     """Build and start one service; it is closed when the stack is."""
-    # Imported here so that `roomwright token` and --help need no service.
-    build = importlib.import_module(f"{name}.app").build
-    settings_class = getattr(
-        importlib.import_module(f"{name}.settings"), f"{name.capitalize()}Settings"
-    )
+    try:
+        # Imported here so that `roomwright token` and --help need no service.
+        build = importlib.import_module(f"{name}.app").build
+        settings_module = importlib.import_module(f"{name}.settings")
+    except ImportError as error:
+        raise CommandError(f"{name} cannot be loaded: {error}; `make setup` installs it") from error
+    settings_class = getattr(settings_module, f"{name.capitalize()}Settings")
     settings: ChassisSettings = settings_class(**values)
     chassis = await stack.enter_async_context(open_chassis(settings))
     app = await build(settings, chassis)
