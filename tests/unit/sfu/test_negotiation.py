@@ -432,6 +432,18 @@ def test_a_section_is_reused_only_after_the_client_saw_it_inactive() -> None:
     assert dict(later.mid_to_track_id) == {"0": "TR_3", "1": "TR_2"}
 
 
+def test_a_track_waits_for_the_next_offer_when_this_answer_frees_its_section() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    offer = sample("single_subscribe_offer")
+    old = [down_audio(f"TR_{n}", n) for n in range(3)]
+    answer(machine, offer, down=old)
+    result = answer(machine, offer, down=[*old[1:], down_audio("TR_new", 9)])
+    assert result.unplaced == ("TR_new",)
+    assert result.required.is_empty
+    later = answer(machine, offer, down=[*old[1:], down_audio("TR_new", 9)])
+    assert dict(later.mid_to_track_id) == {"0": "TR_new", "1": "TR_1", "2": "TR_2"}
+
+
 def test_safari_never_gets_another_track_on_a_used_section() -> None:
     machine = PublisherNegotiation(config(ClientTraits(reuses_sections=False), single=True), LOCAL)
     offer = sample("single_subscribe_offer")

@@ -491,6 +491,9 @@ class Participant:
         self._add_senders(answered, pc, step)
         if not answered.required.is_empty:
             self._require_sections(answered.required.num_audios, answered.required.num_videos, step)
+        elif answered.unplaced:
+            # Their sections were freed by this very answer: the next offer can use them.
+            self._want_negotiation(step)
         self._publish_matched(step)
         self._release_held(step)
         self._touch(step)

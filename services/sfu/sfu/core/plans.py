@@ -171,7 +171,9 @@ class Answered:
     `ice_restarted`), ended receivers, removed senders, then the additions and changes. `senders`
     and `receivers` are complete; the other tuples are the differences to the answer before.
     `mid_to_track_id` is the complete map of sections we send on. `codec_unsupported` names tracks
-    which were given a section but share no codec with the client: they are not sent.
+    which were given a section but share no codec with the client: they are not sent. `unplaced`
+    names tracks which wait for another offer; `required` says how many sections it must add, which
+    may be none when sections were freed by this very answer.
     """
 
     sdp: str
