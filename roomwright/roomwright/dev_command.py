@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -71,5 +72,9 @@ def run(options: argparse.Namespace) -> None:
 
 def say(line: str) -> None:
     """Progress and results, for people; logs go to stderr."""
-    sys.stdout.write(line + "\n")
-    sys.stdout.flush()
+    try:
+        sys.stdout.write(line + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        # Nobody reads any more (`roomwright dev | head`): no reason to end calls.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

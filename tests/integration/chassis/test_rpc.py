@@ -20,6 +20,8 @@ from chassis.errors import (
 from chassis.rpc import RpcAuth
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
 
 from chassis import rpc
@@ -34,6 +36,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
                 raise NotFound("no such room", {"room": "missing"})
             case "garbled":
                 raise Malformed("garbled")
+            case "traced":
+                seen = trace.get_current_span().get_span_context().trace_id
+                return placement_pb2.FindRoomResponse(lease=placement_pb2.Lease(epoch=seen % 2**63))
             case "slow":
                 await asyncio.sleep(3600)
         return placement_pb2.FindRoomResponse(
@@ -108,6 +113,13 @@ async def test_deadline_ends_a_call() -> None:
     async with connected() as channel:
         with pytest.raises(DeadlineExceeded):
             await find(channel, "slow", timeout=0.05)
+
+
+async def test_trace_context_reaches_the_other_side() -> None:
+    async with connected() as channel:
+        with TracerProvider().get_tracer("test").start_as_current_span("join") as span:
+            answer = await find(channel, "traced")
+    assert answer.lease.epoch == span.get_span_context().trace_id % 2**63
 
 
 async def test_method_nobody_serves_is_unimplemented() -> None:

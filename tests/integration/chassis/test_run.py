@@ -1,13 +1,15 @@
 """A service's life: start, health port, drain, close, failure."""
 
 import asyncio
+import os
+import signal
 from functools import partial
 
 import httpx
 import pytest
 from chassis.errors import SettingsError
 from chassis.health import WebServer, bind
-from chassis.run import ServiceApp, serve
+from chassis.run import ServiceApp, on_signals, serve
 from chassis.settings import ChassisSettings
 
 from chassis.chassis import Chassis, memory_chassis, open_chassis
@@ -89,6 +91,22 @@ async def test_failed_background_task_ends_the_service() -> None:
     with pytest.raises(RuntimeError, match="broken"):
         await serve(app, asyncio.Event())
     assert diary.lines == ["before", "after"]
+
+
+async def test_first_signal_stops_and_the_second_forces() -> None:
+    stop, forced = asyncio.Event(), asyncio.Event()
+    on_signals(stop, forced.set)
+    try:
+        os.kill(os.getpid(), signal.SIGINT)
+        async with asyncio.timeout(5):
+            await stop.wait()
+        assert not forced.is_set()
+        os.kill(os.getpid(), signal.SIGTERM)
+        async with asyncio.timeout(5):
+            await forced.wait()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            asyncio.get_running_loop().remove_signal_handler(number)
 
 
 async def test_busy_port_is_said() -> None:
