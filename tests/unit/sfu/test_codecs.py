@@ -1,5 +1,7 @@
 """Codec tables and the choices made from them."""
 
+from collections.abc import Sequence
+
 from livekit.protocol.models import ClientConfiguration, ClientInfo, Codec, DisabledCodecs
 from mediacore import SdpCodec
 from sfu.core import codecs
@@ -15,7 +17,7 @@ VP9_PROFILE_2 = SdpCodec(100, "VP9", 90000, None, "profile-id=2")
 ALL = frozenset(mime.lower() for mime in DEFAULT_ENABLED)
 
 
-def numbers(kept: list[SdpCodec]) -> list[int]:
+def numbers(kept: Sequence[SdpCodec]) -> list[int]:
     return [codec.payload_type for codec in kept]
 
 

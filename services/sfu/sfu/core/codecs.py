@@ -8,6 +8,7 @@ wire.
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
 from livekit.protocol.models import ClientConfiguration, ClientInfo, Codec
 from mediacore import SdpCodec
@@ -239,16 +240,17 @@ def sendable(
     return bool(wanted & set(accepted))
 
 
+@lru_cache(maxsize=64)
 def offered_codecs(
     kind: Kind, allowed: frozenset[str], *, opus_nack: bool = True, stereo: bool = False
-) -> list[SdpCodec]:
+) -> tuple[SdpCodec, ...]:
     """The codecs of a section of our own offers, with the payload types clients expect."""
     codecs = [codec for codec in _OFFERED[kind] if _is_known(kind, codec, allowed)]
     if kind == "audio":
         if not opus_nack:
             codecs = without_opus_nack(codecs)
-        return with_sprop_stereo(codecs) if stereo else codecs
-    return [line for codec in codecs for line in (codec, _rtx_of(codec))]
+        return tuple(with_sprop_stereo(codecs) if stereo else codecs)
+    return tuple(line for codec in codecs for line in (codec, _rtx_of(codec)))
 
 
 def _rtx_of(codec: SdpCodec) -> SdpCodec:
