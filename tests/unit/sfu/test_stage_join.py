@@ -131,6 +131,17 @@ def test_lost_socket_without_media_ends_the_session_at_once(world: World) -> Non
     assert world.facts[-1].left.reason == models.DisconnectReason.SIGNAL_CLOSE
 
 
+def test_goodbye_after_the_transport_was_closed_is_still_heard(world: World) -> None:
+    a = world.join("a", connect=True)
+    a.answer()
+    world.media(Failed(a.primary, "closed by the peer"))
+    assert a.closed is not None
+    assert a.is_present
+    a.send(mute=rtc.MuteTrackRequest())  # of the socket that was given up: nobody listens
+    a.send(leave=rtc.LeaveRequest())
+    assert not a.is_present
+
+
 def test_lost_socket_with_media_keeps_session_until_media_failed(world: World) -> None:
     a = world.join("a", connect=True)
     pc = a.primary

@@ -281,12 +281,16 @@ class Stage:
 
     def _take_signal(self, socket: SocketRef, request: bytes, step: Step) -> None:
         participant = self._by_socket.get(socket)
-        if participant is None or participant.socket != socket:
+        if participant is None or participant.socket not in (socket, None):
             return
         try:
             decoded = rtc.SignalRequest.FromString(request)
         except DecodeError:
             participant.drop_socket(step, "undecodable request")
+            return
+        if participant.socket is None and decoded.WhichOneof("message") != "leave":
+            # We gave this socket up. Clients that leave close their transports first, so that
+            # their goodbye may come after we saw the transport fail.
             return
         if participant.is_told:
             requests.dispatch(participant, decoded, step)
