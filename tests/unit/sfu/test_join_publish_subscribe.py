@@ -166,6 +166,21 @@ def test_a_publishes_and_b_gets_it(a_mode: str, b_mode: str) -> None:
     }
 
 
+def test_sections_not_used_yet_keep_the_extensions_later_offers_need() -> None:
+    world = World()
+    request = rtc.JoinRequest(
+        publisher_offer=rtc.SessionDescription(type="offer", sdp=recorded("single_join_offer"))
+    )
+    answered = world.join("a", single=True, request=request).last("answer")
+    assert isinstance(answered, rtc.SessionDescription)
+    for section in SdpCache().parse(answered.sdp).sections:
+        uris = {uri.rpartition(":")[2] for _, uri in section.extensions}
+        if section.kind == "audio":
+            assert {"mid", "ssrc-audio-level"} <= uris
+        elif section.kind == "video":
+            assert {"mid", "rtp-stream-id", "repaired-rtp-stream-id"} <= uris
+
+
 def test_unpublish_by_the_client_deactivates_the_receivers_section() -> None:
     world = World()
     a, b = join(world, "a", "dual"), join(world, "b", "dual")

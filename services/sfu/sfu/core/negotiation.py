@@ -554,7 +554,9 @@ def _answer_section(inputs: _Inputs, config: NegotiationConfig) -> _AnsweredSect
     else:
         feedback = codecs.AUDIO_FEEDBACK if kind == "audio" else codecs.VIDEO_FEEDBACK_OUT
         kept = codecs.negotiate(kind, section.codecs, config.codecs.subscribe, feedback)
-        wanted = extensions.SENT[kind]
+        # libwebrtc leaves out of all later offers what was refused here once, also from sections it
+        # publishes on: without mid and rid there is no simulcast, without levels no speaker.
+        wanted = extensions.SENT[kind] | extensions.RECEIVED[kind]
     if not kept:
         return _AnsweredSection(inputs, MediaSection(kind, section.mid, rejected=True))
     if receiving and inputs.announced is not None and inputs.match is not None:
@@ -567,7 +569,7 @@ def _answer_section(inputs: _Inputs, config: NegotiationConfig) -> _AnsweredSect
         direction = "sendrecv" if down else "recvonly"
     elif down:
         direction = "sendonly"
-    negotiated = extensions.negotiate(section.extensions, wanted, one_byte=down is not None)
+    negotiated = extensions.negotiate(section.extensions, wanted)
     answer = MediaSection(
         kind,
         section.mid,
@@ -653,7 +655,9 @@ def _sender(answer: MediaSection, down: DownTrack, kept: Sequence[SdpCodec]) -> 
         rtx_ssrc=_rtx_ssrc(down, kept),
         cname=down.stream,
         codecs=codecs.engine_codecs(down.kind, kept),
-        extensions=extensions.engine_ids(answer.extensions),
+        extensions=extensions.engine_ids(
+            extensions.negotiate(answer.extensions, extensions.SENT[down.kind], one_byte=True)
+        ),
     )
 
 
