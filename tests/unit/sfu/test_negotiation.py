@@ -384,6 +384,9 @@ def test_unused_sections_of_a_joining_client_are_inactive() -> None:
     media = [found for found in read(result.sdp).sections if found.kind != "application"]
     assert [found.direction for found in media] == ["inactive"] * 6
     assert all(found.msid is None and not found.ssrcs for found in media)
+    # libwebrtc cannot publish simulcast later when these are left out here.
+    video = {uri.rsplit(":", 1)[-1] for _, uri in media[3].extensions}
+    assert {"mid", "rtp-stream-id", "repaired-rtp-stream-id"} <= video
     assert dict(result.mid_to_track_id) == {}
 
 
