@@ -77,6 +77,7 @@ def test_resume_ends_the_grace_after_failed_media(world: World) -> None:
     world.media(Failed(a.primary, "test"))
     world.advance(4)
     again = world.resume(a)
+    again.connect()
     world.advance(60)
     assert again.closed is None
 

@@ -166,8 +166,20 @@ def test_failed_media_asks_for_resume_and_waits_five_seconds(world: World) -> No
     assert leave.action == rtc.LeaveRequest.Action.RESUME
     assert a.closed is not None
     again = world.resume(a)
+    world.advance(19)
+    again.connect()
     world.advance(30)
     assert again.closed is None
+
+
+def test_resumed_session_whose_media_never_returns_ends(world: World) -> None:
+    a = world.join("a", connect=True)
+    a.answer()
+    world.media(Failed(a.primary, "test"))
+    again = world.resume(a)
+    world.advance(21)
+    assert again.closed is not None
+    assert world.stage.is_empty
 
 
 def test_undecodable_frame_closes_the_socket(world: World) -> None:

@@ -106,6 +106,7 @@ class StageSettings:
     ping_timeout: int = 15
     join_timeout: float = 60.0
     resume_grace: float = 5.0
+    reconnect_window: float = 20.0  # for media to come back after a resume
     token_interval: float = 300.0
     negotiation_timeout: float = 15.0
     unknown_track_timeout: float = 60.0

@@ -281,7 +281,10 @@ class Participant:
         """The client is back on a new socket; media never stopped (LiveKit: resume)."""
         self._close_socket(step, "resumed on another socket")
         self.socket = socket
-        self._gone_at = None
+        primary = self._primary()
+        is_broken = primary.was_connected and not primary.is_connected
+        # The engine says Failed once: without an ICE restart nothing would end this session.
+        self._gone_at = step.now + self._settings.reconnect_window if is_broken else None
         reconnect = rtc.ReconnectResponse(
             client_configuration=self._configuration,
             server_info=responses.server_info(self._node_id, self._settings.region),
@@ -397,7 +400,7 @@ class Participant:
             return
         pc.is_connected = True
         pc.was_connected = True
-        if self.socket is not None or pc is self._primary():
+        if pc is self._primary():
             self._gone_at = None
         if pc is self._primary() and self.state is State.JOINED:
             self.state = State.ACTIVE
@@ -1150,8 +1153,7 @@ class Participant:
         self.subscriptions.enable_at_bind(plan.track_sid)
         sender = self._ids.engine_id()
         self._owners[sender] = self
-        subscription.sender = sender
-        subscription.is_flowing = False
+        self.subscriptions.bind(subscription, sender)
         wanted = wanted_layers(track.info, self.subscriptions.setting(plan.track_sid))
         step.emit(
             AddSender(
@@ -1185,12 +1187,12 @@ class Participant:
             self._unbind(subscription, step)
 
     def _unbind(self, subscription: Subscription, step: Step) -> None:
-        if subscription.sender is None:
+        sender = self.subscriptions.unbind(subscription)
+        if sender is None:
             return
-        self._owners.pop(subscription.sender, None)
-        step.emit(RemoveSender(subscription.sender))
-        self.losses.pop(subscription.sender, None)
-        subscription.sender = None
+        self._owners.pop(sender, None)
+        step.emit(RemoveSender(sender))
+        self.losses.pop(sender, None)
         step.notices.append(Unbound(self.sid, subscription.track_sid))
 
     def _tell_allowed(

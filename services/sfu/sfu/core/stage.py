@@ -483,8 +483,10 @@ class Stage:
             return
         news: dict[tuple[Speaker, ...], list[Participant]] = defaultdict(list)
         for participant in self._sessions.values():
-            heard = participant.subscriptions.publishers() | {participant.sid}
-            own = tuple(change for change in changes if change.sid in heard)
+            heard = participant.subscriptions.publishers()
+            own = tuple(
+                change for change in changes if change.sid in heard or change.sid == participant.sid
+            )
             if own:
                 news[own].append(participant)
         for speakers, receivers in news.items():

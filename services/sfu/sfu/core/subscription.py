@@ -8,7 +8,8 @@ the engine pauses senders by itself.
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 
 from contracts.room.v1 import room_pb2
@@ -102,6 +103,8 @@ class Subscriptions:
     def __init__(self, *, has_adaptive_stream: bool) -> None:
         self._subscriptions: dict[str, Subscription] = {}
         self._settings: dict[str, TrackSetting] = {}
+        self._by_sender: dict[int, Subscription] = {}
+        self._publishers: Counter[str] = Counter()  # sid -> senders
         self._has_adaptive_stream = has_adaptive_stream
 
     def __iter__(self) -> Iterator[Subscription]:
@@ -145,20 +148,30 @@ class Subscriptions:
         if self._has_adaptive_stream and setting.is_disabled:
             self._settings[track_sid] = replace(setting, is_disabled=False)
 
+    def bind(self, subscription: Subscription, sender: int) -> None:
+        """The subscription has an engine sender now."""
+        subscription.sender = sender
+        subscription.is_flowing = False
+        self._by_sender[sender] = subscription
+        self._publishers[subscription.publisher_sid] += 1
+
+    def unbind(self, subscription: Subscription) -> int | None:
+        """The sender it had."""
+        sender, subscription.sender = subscription.sender, None
+        if sender is not None:
+            del self._by_sender[sender]
+            self._publishers[subscription.publisher_sid] -= 1
+            if self._publishers[subscription.publisher_sid] == 0:
+                del self._publishers[subscription.publisher_sid]
+        return sender
+
     def by_sender(self, sender: int) -> Subscription | None:
         """The subscription an engine sender is for."""
-        for subscription in self._subscriptions.values():
-            if subscription.sender == sender:
-                return subscription
-        return None
+        return self._by_sender.get(sender)
 
-    def publishers(self) -> set[str]:
+    def publishers(self) -> Set[str]:
         """Sids of the participants at least one of whose tracks is being sent."""
-        return {
-            subscription.publisher_sid
-            for subscription in self._subscriptions.values()
-            if subscription.sender is not None
-        }
+        return self._publishers.keys()
 
     def down_tracks(self) -> tuple[DownTrack, ...]:
         """Everything given to the negotiation, in order of subscription."""
