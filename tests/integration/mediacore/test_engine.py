@@ -2,10 +2,14 @@
 
 import asyncio
 import errno
+import hmac
 import os
 import select
+import socket
+import struct
 import threading
 import time
+import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -181,6 +185,46 @@ def test_muted_track_stops_at_the_server(side: Callable[..., Side]) -> None:
     before, arrived = received(subscriber, 20), received(server, 10)
     until_received(server, 10, arrived + 30)
     assert received(subscriber, 20) == before
+
+
+def connectivity_check(username: str, password: str) -> bytes:
+    """A nominating binding request (RFC 8445 section 7.1), framed for TCP (RFC 4571)."""
+
+    def attribute(kind: int, value: bytes) -> bytes:
+        return struct.pack("!HH", kind, len(value)) + value + b"\0" * (-len(value) % 4)
+
+    def header(length: int) -> bytes:
+        return struct.pack("!HHI12s", 0x0001, length, 0x2112A442, b"transaction!")
+
+    body = attribute(0x0006, username.encode()) + attribute(0x0024, b"\x6e\x7f\xff\xff")
+    body += attribute(0x802A, b"tiebreak") + attribute(0x0025, b"")
+    signed = header(len(body) + 24) + body
+    body += attribute(0x0008, hmac.digest(password.encode(), signed, "sha1"))
+    crc = zlib.crc32(header(len(body) + 8) + body) ^ 0x5354554E
+    body += attribute(0x8028, struct.pack("!I", crc))
+    message = header(len(body)) + body
+    return struct.pack("!H", len(message)) + message
+
+
+def test_check_over_tcp_is_answered_and_dtls_begins_there(side: Callable[..., Side]) -> None:
+    server = side(tcp="127.0.0.1:0")
+    (candidate,) = server.engine.candidates("srvx")
+    assert "tcptype passive" in candidate
+    server.engine.create_peer_connection(1, PeerConnectionConfig("srvx", "s" * 24))
+    remote = RemoteTransport("clix", "c" * 24, server.engine.fingerprint)
+    server.engine.set_remote(1, remote)
+    host, port = server.engine.tcp_addresses[0].rsplit(":", 1)
+    with socket.create_connection((host, int(port)), 5) as stream, stream.makefile("rb") as frames:
+        stream.sendall(connectivity_check("srvx:clix", "s" * 24))
+
+        def frame() -> bytes:
+            (length,) = struct.unpack("!H", frames.read(2))
+            return frames.read(length)
+
+        kinds = {frame()[:2] for _ in range(2)}
+    assert b"\x01\x01" in kinds  # binding success response
+    assert any(kind[0] == 22 for kind in kinds)  # a DTLS handshake record
+    assert server.counter("tcp_accepted") == 1
 
 
 def test_event_descriptor_wakes_asyncio(side: Callable[..., Side]) -> None:
