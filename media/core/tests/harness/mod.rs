@@ -129,6 +129,7 @@ pub struct Bare {
     pub data: Vec<(String, Vec<u8>)>,
     pub opened: Vec<String>,
     rollover: HashMap<u32, u64>,
+    restarts: usize,
 }
 
 pub struct World {
@@ -207,7 +208,7 @@ impl World {
             advertised: address,
             protocol: Protocol::Udp,
         };
-        let own = pc_config(&format!("bare{index}"), false);
+        let own = pc_config(&format!("bare{index}r0"), false);
         let config = TransportConfig {
             ufrag: own.ice_ufrag.clone(),
             pwd: own.ice_pwd.clone(),
@@ -228,6 +229,7 @@ impl World {
             data: Vec::new(),
             opened: Vec::new(),
             rollover: HashMap::new(),
+            restarts: 0,
         };
         self.parties.push((address, Party::Bare(Box::new(bare))));
         self.identities.push(identity);
@@ -251,7 +253,7 @@ impl World {
         pc: u64,
         config: &PeerConnectionConfig,
     ) {
-        let own = pc_config(&format!("bare{bare}"), false);
+        let own = self.bare_config(bare);
         let remote = RemoteTransport {
             ice_ufrag: own.ice_ufrag,
             ice_pwd: own.ice_pwd,
@@ -281,10 +283,16 @@ impl World {
         self.settle(bare);
     }
 
-    /// A client's restart towards another server: new credentials of its own would be usual; the same do too.
+    fn bare_config(&mut self, bare: usize) -> PeerConnectionConfig {
+        let restarts = self.bare(bare).restarts;
+        pc_config(&format!("bare{bare}r{restarts}"), false)
+    }
+
+    /// A client's ICE restart, towards another server.
     pub fn restart_bare(&mut self, bare: usize) {
         let now = self.now;
-        let own = pc_config(&format!("bare{bare}"), false);
+        self.bare(bare).restarts += 1;
+        let own = self.bare_config(bare);
         let client = self.bare(bare);
         client
             .transport
@@ -620,4 +628,69 @@ pub fn track(id: u64) -> TrackId {
 
 pub fn sid(id: u64) -> SenderId {
     SenderId(id)
+}
+
+/// A simulcast encoding as a bare publisher sends it: VP8, two temporal layers.
+pub struct Camera {
+    pub ssrc: u32,
+    pub sequence: u16,
+    pub timestamp: u32,
+    pub picture_id: u16,
+    pub tl0: u8,
+    pub frames: u32,
+    pub temporal_layers: bool,
+}
+
+impl Camera {
+    pub fn new(ssrc: u32, seed: u16) -> Self {
+        Self {
+            ssrc,
+            sequence: seed,
+            timestamp: u32::from(seed) * 1000,
+            picture_id: seed & 0x7fff,
+            tl0: seed as u8,
+            frames: 0,
+            temporal_layers: true,
+        }
+    }
+
+    /// The packets of the next frame, a thirtieth of a second after the one before.
+    pub fn frame(&mut self, keyframe: bool, packets: u16) -> Vec<(RtpHeader, Vec<u8>)> {
+        let temporal = if self.temporal_layers && !keyframe && self.frames % 2 == 1 {
+            1
+        } else {
+            0
+        };
+        self.frames = if keyframe { 1 } else { self.frames + 1 };
+        self.timestamp = self.timestamp.wrapping_add(3000);
+        self.picture_id = (self.picture_id + 1) & 0x7fff;
+        if temporal == 0 {
+            self.tl0 = self.tl0.wrapping_add(1);
+        }
+        let mut out = Vec::new();
+        for index in 0..packets {
+            let [high, low] = self.picture_id.to_be_bytes();
+            let mut payload = vec![
+                0x80 | u8::from(index == 0) << 4,
+                0xe0,
+                0x80 | high,
+                low,
+                self.tl0,
+                temporal << 6 | u8::from(temporal > 0) << 5,
+                u8::from(!keyframe),
+            ];
+            payload.resize(300 + self.ssrc as usize % 7, 0x33);
+            self.sequence = self.sequence.wrapping_add(1);
+            let header = RtpHeader {
+                marker: index + 1 == packets,
+                payload_type: 96,
+                sequence: self.sequence,
+                timestamp: self.timestamp,
+                ssrc: self.ssrc,
+                ..RtpHeader::default()
+            };
+            out.push((header, payload));
+        }
+        out
+    }
 }
