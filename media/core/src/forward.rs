@@ -196,6 +196,16 @@ impl Forwarder {
         }
     }
 
+    /// Next extended sequence number.
+    pub fn next_sequence(&self) -> u64 {
+        self.sequences.next_out
+    }
+
+    /// Goes on after numbers another forwarder used under the same SSRC and keys.
+    pub fn start_at(&mut self, next_sequence: u64) {
+        self.sequences.next_out = next_sequence;
+    }
+
     /// Counts the sequence number's cycles from 0 again: new SRTP keys begin with rollover counter 0.
     pub fn reset_rollover(&mut self) {
         self.current = None;

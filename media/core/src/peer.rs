@@ -1,5 +1,6 @@
 //! One peer connection as a shard holds it: its transport, its keys, and everything counted per path.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -46,6 +47,9 @@ pub(crate) struct Peer {
     pub(crate) outbox: Outbox,
     /// RTCP that waits for the flush.
     pub(crate) rtcp: Vec<u8>,
+    /// SSRCs of senders that are gone, and their next extended sequence numbers: a number used twice under one key
+    /// would break the cipher.
+    pub(crate) spent: HashMap<u32, u64>,
     /// Sender of our feedback.
     pub(crate) ssrc: u32,
     pub(crate) arrivals: TwccReceiver,
@@ -90,6 +94,7 @@ impl Peer {
             extensions: ExtensionIds::default(),
             outbox: Outbox::default(),
             rtcp: Vec::new(),
+            spent: HashMap::new(),
             ssrc,
             arrivals: TwccReceiver::new(now),
             history: TwccHistory::new(HISTORY),

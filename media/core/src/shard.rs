@@ -185,6 +185,7 @@ impl Shard {
                 if let Err(reason) = self.receive_rtp(now, slot, packet) {
                     self.counters.count_dropped(reason);
                 }
+                self.schedule(slot);
             }
             _ => self.counters.datagram_unknown += 1,
         }
@@ -431,7 +432,6 @@ impl Shard {
             }
             self.publish(route.track, &published, wall_ns);
         }
-        self.schedule(slot);
         Ok(())
     }
 
@@ -1103,6 +1103,7 @@ impl Shard {
                     }
                     peer.outbox.forget(None);
                     peer.rtcp.clear();
+                    peer.spent.clear();
                     for &at in &peer.senders {
                         if let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) {
                             sender.restart();
@@ -1804,16 +1805,31 @@ impl Shard {
             .and_then(|slot| self.tracks.get(slot)?.as_ref())
             .map_or_else(
                 || {
-                    config
-                        .codecs
-                        .iter()
-                        .any(|c| c.mime.len() > 6 && c.mime[..6].eq_ignore_ascii_case("video/"))
+                    config.codecs.iter().any(|c| {
+                        c.mime
+                            .get(..6)
+                            .is_some_and(|kind| kind.eq_ignore_ascii_case("video/"))
+                    })
                 },
                 RtpReceiver::is_video,
             );
         let memory = if is_video { VIDEO_MEMORY } else { AUDIO_MEMORY };
         let cache = RtxCache::new(memory, MEMORY_AGE);
+        let (ssrc, rtx_ssrc) = (config.ssrc, config.rtx_ssrc);
         let mut fresh = RtpSender::new(sender, peer, config, forwarder, rtx_sequence, cache);
+        if let Some(spent) = self
+            .peers
+            .get(peer)
+            .and_then(Option::as_ref)
+            .map(|peer| &peer.spent)
+        {
+            if let Some(next) = spent.get(&ssrc) {
+                fresh.forwarder.start_at(*next);
+            }
+            if let Some(newest) = rtx_ssrc.and_then(|ssrc| spent.get(&ssrc)) {
+                fresh.rtx_sequence = *newest;
+            }
+        }
         if let Some(receiver) = track.and_then(|slot| self.tracks.get(slot)?.as_ref()) {
             fresh.bind(track.unwrap_or_default(), receiver);
         }
@@ -1854,6 +1870,11 @@ impl Shard {
             if let Some(peer) = self.peers.get_mut(gone.pc).and_then(Option::as_mut) {
                 peer.senders.retain(|at| *at != slot);
                 peer.outbox.forget(Some(slot));
+                peer.spent
+                    .insert(gone.config.ssrc, gone.forwarder.next_sequence());
+                if let Some(rtx_ssrc) = gone.config.rtx_ssrc {
+                    peer.spent.insert(rtx_ssrc, gone.rtx_sequence);
+                }
             }
             if let Some(track) = gone
                 .track

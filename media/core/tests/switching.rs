@@ -9,7 +9,9 @@ use harness::*;
 use mediacore_core::codec::vp8::parse_vp8;
 use mediacore_core::packet::rtcp::{self, SenderInfo};
 use mediacore_core::packet::rtp::RtpHeader;
-use mediacore_core::{Command, Encoding, Event, PcId, ReceiverConfig, RemoteTransport, TrackKind};
+use mediacore_core::{
+    Codec, Command, Encoding, Event, PcId, ReceiverConfig, RemoteTransport, TrackKind,
+};
 
 const OUT: u32 = 5000;
 
@@ -363,6 +365,115 @@ fn sender_reports_map_the_wall_clock_to_the_stream() {
     let newest = received.last().unwrap().0.timestamp;
     let ahead = newest.wrapping_sub(reports.last().unwrap().rtp_timestamp) as i32;
     assert!((-9000..=280_000).contains(&ahead), "{ahead}");
+}
+
+#[test]
+fn a_sender_added_again_under_its_ssrc_goes_on_numbering() {
+    let mut stage = Stage::new();
+    stage.play(30, &[0]);
+    let before = stage
+        .world
+        .bare(stage.subscriber)
+        .received
+        .last()
+        .unwrap()
+        .0
+        .sequence;
+    stage
+        .world
+        .command(stage.server, Command::RemoveSender { sender: sid(1) });
+    let mut config = sender(track(1), "0", OUT, vp8());
+    config.max_spatial_layer = 0;
+    stage.world.command(
+        stage.server,
+        Command::AddSender {
+            pc: PcId(2),
+            sender: sid(2),
+            config,
+        },
+    );
+    let count = stage.world.bare(stage.subscriber).received.len();
+    stage.play(60, &[0]);
+    let received = &stage.world.bare(stage.subscriber).received;
+    assert!(received.len() > count + 60);
+    // One number may be spent by what was on its way.
+    for pair in received.windows(2) {
+        assert!(
+            pair[1].0.sequence.wrapping_sub(pair[0].0.sequence) <= 4,
+            "after {before}"
+        );
+    }
+}
+
+#[test]
+fn red_goes_whole_to_who_takes_it_and_as_opus_to_who_does_not() {
+    for takes_red in [true, false] {
+        let mut world = World::new();
+        let server = world.add_shard();
+        let (publisher, subscriber) = (world.add_bare(server, 1), world.add_bare(server, 2));
+        let red = Codec {
+            mime: "audio/red".to_owned(),
+            payload_type: 63,
+            ..opus()
+        };
+        let mut config = receiver(TrackKind::Audio, "0", red.clone());
+        config.codecs.push(opus());
+        config.encodings = vec![Encoding {
+            spatial_layer: 0,
+            rid: None,
+            ssrc: Some(7),
+            rtx_ssrc: None,
+        }];
+        world.command(
+            server,
+            Command::AddReceiver {
+                pc: PcId(1),
+                track: track(1),
+                config,
+            },
+        );
+        let mut config = sender(track(1), "0", OUT, opus());
+        if takes_red {
+            config.codecs.push(red);
+        }
+        world.command(
+            server,
+            Command::AddSender {
+                pc: PcId(2),
+                sender: sid(1),
+                config,
+            },
+        );
+        world.run_ms(1000);
+        for number in 0..10_u8 {
+            // One redundant block of two bytes, then the primary one; every third packet is plain opus.
+            let redundant = vec![0x80 | 111, 15, 0, 2, 111, 1, 2, number, 9, 9];
+            let (payload_type, payload) = if number % 3 == 2 {
+                (111, vec![number, 9, 9])
+            } else {
+                (63, redundant)
+            };
+            let header = RtpHeader {
+                payload_type,
+                sequence: 500 + u16::from(number),
+                timestamp: 960 * u32::from(number),
+                ssrc: 7,
+                ..RtpHeader::default()
+            };
+            world.send_rtp(publisher, &header, &payload);
+            world.run_ms(20);
+        }
+        world.run_ms(100);
+        let received = &world.bare(subscriber).received;
+        assert_eq!(received.len(), 10);
+        for (number, (header, payload, _)) in received.iter().enumerate() {
+            let is_whole = takes_red && number % 3 != 2;
+            assert_eq!(header.payload_type, if is_whole { 63 } else { 111 });
+            let primary = &payload[if is_whole { 7 } else { 0 }..];
+            assert_eq!(primary, [number as u8, 9, 9]);
+            assert_eq!(header.sequence, received[0].0.sequence + number as u16);
+        }
+    }
 }
 
 #[test]
