@@ -9,6 +9,7 @@
 pub mod codec;
 pub mod command;
 pub mod congestion;
+mod control;
 pub mod event;
 pub mod forward;
 pub mod ids;
@@ -16,6 +17,7 @@ pub mod levels;
 pub mod nack;
 pub mod packet;
 mod peer;
+mod perform;
 pub mod published;
 mod receive;
 mod router;

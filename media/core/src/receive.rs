@@ -1,12 +1,14 @@
 //! The inbound list: what happens to a packet between the socket and its subscribers.
 //!
-//! `Shard::receive_rtp` in `shard.rs` walks it: srtp → rtp → transport-cc arrival → router → (rtx unwrap) →
-//! duplicate check, nack, jitter, level → codec → publish. Here are the stages that belong to one track.
+//! `Shard::receive_rtp` walks it: srtp → rtp → transport-cc arrival → router → (rtx unwrap) →
+//! duplicate check, nack, jitter, level → codec → publish. The stages that belong to one track are here too.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::codec::{av1, h264, h265, vp8, vp9};
 use crate::command::{ReceiverConfig, TrackKind};
+use crate::event::Event;
 use crate::forward::{ClockPoint, EncodingView};
 use crate::ids::TrackId;
 use crate::levels::{LevelReport, LevelWindow};
@@ -14,9 +16,13 @@ use crate::nack::NackGenerator;
 use crate::packet::rtcp::ReportBlock;
 use crate::packet::rtp::RtpHeader;
 use crate::published::{CodecKind, PublishedPacket};
+use crate::router::Router;
+use crate::send::RtpSender;
 use crate::sequence::SequenceUnwrapper;
-use crate::source::Source;
-use crate::stats::TrackStats;
+use crate::shard::{LATENCY_BINS, REPORT_INTERVAL, Shard};
+use crate::source::{self, Source};
+use crate::srtp::SrtpError;
+use crate::stats::{Dropped, TrackStats};
 
 /// Silence after which an encoding counts as stopped.
 pub(crate) const STOPPED_AFTER: Duration = Duration::from_secs(2);
@@ -398,6 +404,271 @@ pub(crate) fn describe(packet: &mut PublishedPacket) {
         CodecKind::H265 => packet.keyframe = h265::is_keyframe(&packet.payload),
         CodecKind::H264 => packet.keyframe = h264::is_keyframe(&packet.payload),
         CodecKind::Av1 => packet.keyframe = av1::is_keyframe(&packet.payload),
+    }
+}
+
+impl Shard {
+    /// The inbound list: srtp → rtp → transport-cc arrival → router → (rtx unwrap) → duplicates, nack, level → codec
+    /// → publish.
+    pub(crate) fn receive_rtp(
+        &mut self,
+        now: Instant,
+        slot: usize,
+        packet: &mut [u8],
+    ) -> Result<(), Dropped> {
+        let wall_ns = self.wall_ns(now);
+        let peer = self
+            .peers
+            .get_mut(slot)
+            .and_then(Option::as_mut)
+            .ok_or(Dropped::Unrouted)?;
+
+        // rtp header, which is in the clear
+        let mut header =
+            RtpHeader::parse(packet, &peer.extensions).map_err(|_| Dropped::Malformed)?;
+
+        // srtp
+        let srtp = peer.srtp_in.as_mut().ok_or(Dropped::NoKeys)?;
+        let (length, _) = srtp
+            .open_rtp(packet, header.header_len, header.ssrc, header.sequence)
+            .map_err(|error| match error {
+                SrtpError::Replay => Dropped::Duplicate,
+                _ => Dropped::Unauthenticated,
+            })?;
+        let packet = packet.get(..length).ok_or(Dropped::Malformed)?;
+        let payload_len = header
+            .read_padding(packet)
+            .map_err(|_| Dropped::Malformed)?;
+        let mut payload = packet
+            .get(header.header_len..header.header_len + payload_len)
+            .ok_or(Dropped::Malformed)?;
+        if peer
+            .heard
+            .is_none_or(|heard| now.saturating_duration_since(heard) >= REPORT_INTERVAL)
+        {
+            peer.heard = Some(now);
+            peer.transport.note_authenticated(now);
+        }
+
+        // transport-cc arrival
+        if let Some(number) = header.extensions.transport_cc {
+            peer.arrivals.on_packet(number, now);
+            peer.media_ssrc = header.ssrc;
+            if let Some(due) = peer.arrivals.next_timeout() {
+                peer.wake_at(due);
+            }
+        }
+
+        // router
+        let route = match peer.router.known(header.ssrc) {
+            Some(route) => route,
+            None => {
+                let tracks = peer.tracks.iter().filter_map(|&track| {
+                    self.tracks
+                        .get(track)
+                        .and_then(Option::as_ref)
+                        .map(|receiver| (track, &receiver.config))
+                });
+                let route = Router::resolve(&header, tracks).ok_or(Dropped::Unrouted)?;
+                peer.router.learn(header.ssrc, route);
+                route
+            }
+        };
+        let track = self
+            .tracks
+            .get_mut(route.track)
+            .and_then(Option::as_mut)
+            .ok_or(Dropped::Unrouted)?;
+        let stream = track
+            .encodings
+            .get_mut(route.encoding)
+            .ok_or(Dropped::Unrouted)?;
+        track.counts.packets += 1;
+        track.counts.bytes += length as u64;
+
+        // rtx unwrap (RFC 4588 section 4), duplicates, nack
+        let (codec, sequence);
+        if route.is_repair {
+            stream.rtx_ssrc = Some(header.ssrc);
+            let (original, rest) = payload.split_first_chunk::<2>().ok_or(Dropped::Padding)?;
+            payload = rest;
+            codec = track
+                .config
+                .codecs
+                .iter()
+                .position(|codec| codec.rtx_payload_type == Some(header.payload_type))
+                .ok_or(Dropped::Unrouted)?;
+            sequence = stream
+                .accept_repair(u16::from_be_bytes(*original))
+                .ok_or(Dropped::Duplicate)?;
+        } else {
+            codec = track
+                .config
+                .codecs
+                .iter()
+                .position(|codec| codec.payload_type == header.payload_type)
+                .ok_or(Dropped::Unrouted)?;
+            if stream.ssrc != Some(header.ssrc) && stream.last_arrival.is_some() {
+                stream.restart(header.ssrc);
+                if let Some(view) = track.views.get_mut(route.encoding) {
+                    view.clock = None;
+                }
+            }
+            stream.ssrc = Some(header.ssrc);
+            let clock_rate = track
+                .config
+                .codecs
+                .get(codec)
+                .map_or(90_000, |codec| codec.clock_rate);
+            sequence = stream
+                .accept(&header, clock_rate, now, wall_ns)
+                .ok_or(Dropped::Duplicate)?;
+            if track
+                .config
+                .codecs
+                .get(codec)
+                .is_some_and(|codec| codec.nack)
+                && stream.nack.missing() > 0
+            {
+                peer.wake_at(now + NackGenerator::REORDER_TOLERANCE);
+            }
+            track.note_arrival(route.encoding, header.timestamp, wall_ns);
+        }
+        if peer.next_report.is_none() {
+            peer.next_report = Some(now + REPORT_INTERVAL);
+            peer.wake_at(now + REPORT_INTERVAL);
+        }
+
+        // encoding begins
+        let is_new = track
+            .views
+            .get_mut(route.encoding)
+            .is_some_and(|view| !std::mem::replace(&mut view.active, true));
+        if is_new {
+            let stream = &track.encodings[route.encoding];
+            self.events.push_back(Event::EncodingStarted {
+                track: track.id,
+                spatial_layer: stream.spatial_layer,
+                rid: stream.rid.clone(),
+                ssrc: stream.ssrc.unwrap_or(header.ssrc),
+                mime: track
+                    .config
+                    .codecs
+                    .get(codec)
+                    .map_or_else(String::new, |codec| codec.mime.clone()),
+            });
+        }
+
+        // level
+        if track.config.measure_level
+            && let Some(level) = header.extensions.audio_level
+            && let Some(report) = track.level.observe(level.level, now)
+        {
+            track.level_report = Some(report);
+        }
+
+        // probe
+        if track.config.probe
+            && let Some(made) = source::read_stamp(payload)
+        {
+            let latency = now
+                .saturating_duration_since(self.config.epoch)
+                .saturating_sub(made);
+            let decades = (latency.as_micros().max(1) as f64).log10();
+            let bin = ((decades * 10.0) as usize).min(LATENCY_BINS - 1);
+            self.probe_latency_us[bin] += 1;
+        }
+
+        // codec
+        if !track.senders.is_empty() {
+            let descriptor = header
+                .extensions
+                .dependency_descriptor
+                .map_or(&[][..], |place| place.slice(packet));
+            let (kind, generation) = (
+                track.kinds[codec],
+                track.encodings[route.encoding].generation,
+            );
+            let published = self.pool.make(now, |fresh| {
+                fresh.encoding = route.encoding as u8;
+                fresh.generation = generation;
+                fresh.codec = codec as u8;
+                fresh.kind = kind;
+                fresh.sequence = sequence;
+                fresh.timestamp = header.timestamp;
+                fresh.marker = header.marker;
+                fresh.arrival = now;
+                fresh.extensions = header.extensions;
+                fresh.descriptor.clear();
+                fresh.descriptor.extend_from_slice(descriptor);
+                fresh.payload.clear();
+                fresh.payload.extend_from_slice(payload);
+                describe(fresh);
+            });
+
+            // publish
+            if is_new {
+                self.retarget_senders(route.track, now);
+            }
+            self.publish(route.track, &published, wall_ns);
+        }
+        Ok(())
+    }
+
+    /// Hands one packet to every sender of its track.
+    pub(crate) fn publish(&mut self, slot: usize, packet: &Arc<PublishedPacket>, wall_ns: u64) {
+        let Self {
+            tracks,
+            senders,
+            peers,
+            dirty,
+            counters,
+            events,
+            ..
+        } = self;
+        let Some(track) = tracks.get(slot).and_then(Option::as_ref) else {
+            return;
+        };
+        if track.is_muted {
+            counters.muted += 1;
+            return;
+        }
+        for &at in &track.senders {
+            let Some(sender) = senders.get_mut(at).and_then(Option::as_mut) else {
+                continue;
+            };
+            let Some(peer) = peers.get_mut(sender.pc).and_then(Option::as_mut) else {
+                continue;
+            };
+            if peer.srtp_out.is_none() {
+                counters.not_connected += 1;
+                continue;
+            }
+            if !sender.accepts(packet) {
+                counters.codec_not_accepted += 1;
+                continue;
+            }
+            match sender.forwarder.forward(packet, &track.views, wall_ns) {
+                Ok(rewrite) => {
+                    RtpSender::enqueue(at, packet, rewrite, &mut peer.outbox);
+                    if !peer.is_dirty {
+                        peer.is_dirty = true;
+                        dirty.push(sender.pc);
+                    }
+                }
+                Err(withheld) => counters.count_withheld(withheld),
+            }
+            if packet.frame_start
+                && let Some((spatial_layer, temporal_layer)) =
+                    sender.forwarder.take_layer_change(&track.views)
+            {
+                events.push_back(Event::LayerChanged {
+                    sender: sender.id,
+                    spatial_layer,
+                    temporal_layer,
+                });
+            }
+        }
     }
 }
 

@@ -1,4 +1,6 @@
 //! One thread's worth of the engine: peer connections, tracks and senders, and what moves between them.
+//!
+//! Inbound RTP is in `receive.rs`, inbound RTCP in `control.rs`, outbound in `send.rs`, commands in `perform.rs`.
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -6,31 +8,19 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crate::command::{
-    Codec, Command, PeerConnectionConfig, ReceiverConfig, RemoteTransport, SenderConfig,
-    SourceConfig, TrackKind,
-};
 use crate::event::Event;
-use crate::forward::{ClockPoint, Forwarder, ForwarderState, Wish};
+use crate::forward::ClockPoint;
 use crate::ids::{PcId, SenderId, TrackId};
-use crate::nack::NackGenerator;
-use crate::packet::extensions::ExtensionIds;
-use crate::packet::rtcp::{self, ReportBlock, Rtcp, RtcpPackets};
-use crate::packet::rtp::{RtpHeader, is_rtcp};
+use crate::packet::rtcp::{self};
+use crate::packet::rtp::is_rtcp;
 use crate::packet::stun;
 use crate::peer::{MAX_ADDRESSES, Peer};
-use crate::published::{PacketPool, PublishedPacket};
+use crate::published::PacketPool;
 use crate::receive::{self, Origin, RtpReceiver, STALLED_AFTER, STOPPED_AFTER};
-use crate::router::{Route, Router};
-use crate::rtx::RtxCache;
 use crate::send::{RtpSender, Way};
-use crate::source::{self, Source};
-use crate::srtp::{SrtpError, keys_from_exporter};
-use crate::stats::{Counters, Dropped, PeerConnectionStats, Stats, transport_rows};
-use crate::transport::{
-    DtlsIdentity, LocalAddress, PeerTransport, Protocol, TransportConfig, TransportOutput,
-    candidate_lines,
-};
+use crate::srtp::keys_from_exporter;
+use crate::stats::{Counters, PeerConnectionStats, Stats, transport_rows};
+use crate::transport::{DtlsIdentity, LocalAddress, TransportOutput, candidate_lines};
 
 /// How a shard is made.
 pub struct ShardConfig {
@@ -76,23 +66,23 @@ pub struct Shard {
     pub(crate) track_slots: HashMap<TrackId, usize>,
     pub(crate) sender_slots: HashMap<SenderId, usize>,
     /// Authenticated sources.
-    addresses: HashMap<(usize, SocketAddr), usize>,
-    ufrags: HashMap<String, usize>,
-    timers: BinaryHeap<Reverse<(Instant, Timer)>>,
-    next_tick: Instant,
-    next_levels: Instant,
-    dirty: Vec<usize>,
-    pool: PacketPool,
-    buffers: Vec<Vec<u8>>,
-    transmits: VecDeque<Transmit>,
-    events: VecDeque<Event>,
+    pub(crate) addresses: HashMap<(usize, SocketAddr), usize>,
+    pub(crate) ufrags: HashMap<String, usize>,
+    pub(crate) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
+    pub(crate) next_tick: Instant,
+    pub(crate) next_levels: Instant,
+    pub(crate) dirty: Vec<usize>,
+    pub(crate) pool: PacketPool,
+    pub(crate) buffers: Vec<Vec<u8>>,
+    pub(crate) transmits: VecDeque<Transmit>,
+    pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
-    probe_latency_us: Vec<u64>,
-    scratch_numbers: Vec<u16>,
+    pub(crate) probe_latency_us: Vec<u64>,
+    pub(crate) scratch_numbers: Vec<u16>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Timer {
+pub(crate) enum Timer {
     /// Slot of a peer connection.
     Peer(usize),
     /// Slot of a track that is made here.
@@ -100,27 +90,27 @@ enum Timer {
 }
 
 /// How often slow things are looked at: stalled encodings, waiting keyframe requests, layer choice.
-const TICK: Duration = Duration::from_millis(100);
+pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Receiver reports this often.
-const REPORT_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const REPORT_INTERVAL: Duration = Duration::from_secs(1);
 /// Sender reports this often.
 pub(crate) const SENDER_REPORT_INTERVAL: Duration = Duration::from_secs(3);
 /// A lowest encoding is asked for a keyframe at most this often, ...
-const KEYFRAME_INTERVAL_LOW: Duration = Duration::from_millis(500);
+pub(crate) const KEYFRAME_INTERVAL_LOW: Duration = Duration::from_millis(500);
 /// ... any other this often.
-const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
+pub(crate) const KEYFRAME_INTERVAL: Duration = Duration::from_secs(1);
 /// Control packets of one flush are cut into datagrams of about this size.
-const RTCP_BYTES: usize = 1100;
+pub(crate) const RTCP_BYTES: usize = 1100;
 /// Repair memory in packets.
-const VIDEO_MEMORY: usize = 256;
-const AUDIO_MEMORY: usize = 32;
-const MEMORY_AGE: Duration = Duration::from_secs(2);
+pub(crate) const VIDEO_MEMORY: usize = 256;
+pub(crate) const AUDIO_MEMORY: usize = 32;
+pub(crate) const MEMORY_AGE: Duration = Duration::from_secs(2);
 /// Repairs sent for one NACK.
-const MAX_REPAIRS: usize = 512;
+pub(crate) const MAX_REPAIRS: usize = 512;
 /// Buffers kept for later runs.
-const MAX_BUFFERS: usize = 1024;
+pub(crate) const MAX_BUFFERS: usize = 1024;
 /// Bins of the probe's histogram.
-const LATENCY_BINS: usize = 80;
+pub(crate) const LATENCY_BINS: usize = 80;
 
 impl Shard {
     /// Makes an empty shard.
@@ -191,7 +181,13 @@ impl Shard {
         }
     }
 
-    fn receive_stun(&mut self, now: Instant, socket: usize, source: SocketAddr, packet: &[u8]) {
+    pub(crate) fn receive_stun(
+        &mut self,
+        now: Instant,
+        socket: usize,
+        source: SocketAddr,
+        packet: &[u8],
+    ) {
         let by_name = stun::local_ufrag(packet).map(|ufrag| self.ufrags.get(ufrag).copied());
         let slot = match by_name {
             Some(None) => None,
@@ -231,526 +227,6 @@ impl Shard {
             }
         }
         self.counters.stun_unknown += 1;
-    }
-
-    /// The inbound list: srtp → rtp → transport-cc arrival → router → (rtx unwrap) → duplicates, nack, level → codec
-    /// → publish.
-    fn receive_rtp(&mut self, now: Instant, slot: usize, packet: &mut [u8]) -> Result<(), Dropped> {
-        let wall_ns = self.wall_ns(now);
-        let peer = self
-            .peers
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .ok_or(Dropped::Unrouted)?;
-
-        // rtp header, which is in the clear
-        let mut header =
-            RtpHeader::parse(packet, &peer.extensions).map_err(|_| Dropped::Malformed)?;
-
-        // srtp
-        let srtp = peer.srtp_in.as_mut().ok_or(Dropped::NoKeys)?;
-        let (length, _) = srtp
-            .open_rtp(packet, header.header_len, header.ssrc, header.sequence)
-            .map_err(|error| match error {
-                SrtpError::Replay => Dropped::Duplicate,
-                _ => Dropped::Unauthenticated,
-            })?;
-        let packet = packet.get(..length).ok_or(Dropped::Malformed)?;
-        let payload_len = header
-            .read_padding(packet)
-            .map_err(|_| Dropped::Malformed)?;
-        let mut payload = packet
-            .get(header.header_len..header.header_len + payload_len)
-            .ok_or(Dropped::Malformed)?;
-        if peer
-            .heard
-            .is_none_or(|heard| now.saturating_duration_since(heard) >= REPORT_INTERVAL)
-        {
-            peer.heard = Some(now);
-            peer.transport.note_authenticated(now);
-        }
-
-        // transport-cc arrival
-        if let Some(number) = header.extensions.transport_cc {
-            peer.arrivals.on_packet(number, now);
-            peer.media_ssrc = header.ssrc;
-            if let Some(due) = peer.arrivals.next_timeout() {
-                peer.wake_at(due);
-            }
-        }
-
-        // router
-        let route = match peer.router.known(header.ssrc) {
-            Some(route) => route,
-            None => {
-                let tracks = peer.tracks.iter().filter_map(|&track| {
-                    self.tracks
-                        .get(track)
-                        .and_then(Option::as_ref)
-                        .map(|receiver| (track, &receiver.config))
-                });
-                let route = Router::resolve(&header, tracks).ok_or(Dropped::Unrouted)?;
-                peer.router.learn(header.ssrc, route);
-                route
-            }
-        };
-        let track = self
-            .tracks
-            .get_mut(route.track)
-            .and_then(Option::as_mut)
-            .ok_or(Dropped::Unrouted)?;
-        let stream = track
-            .encodings
-            .get_mut(route.encoding)
-            .ok_or(Dropped::Unrouted)?;
-        track.counts.packets += 1;
-        track.counts.bytes += length as u64;
-
-        // rtx unwrap (RFC 4588 section 4), duplicates, nack
-        let (codec, sequence);
-        if route.is_repair {
-            stream.rtx_ssrc = Some(header.ssrc);
-            let (original, rest) = payload.split_first_chunk::<2>().ok_or(Dropped::Padding)?;
-            payload = rest;
-            codec = track
-                .config
-                .codecs
-                .iter()
-                .position(|codec| codec.rtx_payload_type == Some(header.payload_type))
-                .ok_or(Dropped::Unrouted)?;
-            sequence = stream
-                .accept_repair(u16::from_be_bytes(*original))
-                .ok_or(Dropped::Duplicate)?;
-        } else {
-            codec = track
-                .config
-                .codecs
-                .iter()
-                .position(|codec| codec.payload_type == header.payload_type)
-                .ok_or(Dropped::Unrouted)?;
-            if stream.ssrc != Some(header.ssrc) && stream.last_arrival.is_some() {
-                stream.restart(header.ssrc);
-                if let Some(view) = track.views.get_mut(route.encoding) {
-                    view.clock = None;
-                }
-            }
-            stream.ssrc = Some(header.ssrc);
-            let clock_rate = track
-                .config
-                .codecs
-                .get(codec)
-                .map_or(90_000, |codec| codec.clock_rate);
-            sequence = stream
-                .accept(&header, clock_rate, now, wall_ns)
-                .ok_or(Dropped::Duplicate)?;
-            if track
-                .config
-                .codecs
-                .get(codec)
-                .is_some_and(|codec| codec.nack)
-                && stream.nack.missing() > 0
-            {
-                peer.wake_at(now + NackGenerator::REORDER_TOLERANCE);
-            }
-            track.note_arrival(route.encoding, header.timestamp, wall_ns);
-        }
-        if peer.next_report.is_none() {
-            peer.next_report = Some(now + REPORT_INTERVAL);
-            peer.wake_at(now + REPORT_INTERVAL);
-        }
-
-        // encoding begins
-        let is_new = track
-            .views
-            .get_mut(route.encoding)
-            .is_some_and(|view| !std::mem::replace(&mut view.active, true));
-        if is_new {
-            let stream = &track.encodings[route.encoding];
-            self.events.push_back(Event::EncodingStarted {
-                track: track.id,
-                spatial_layer: stream.spatial_layer,
-                rid: stream.rid.clone(),
-                ssrc: stream.ssrc.unwrap_or(header.ssrc),
-                mime: track
-                    .config
-                    .codecs
-                    .get(codec)
-                    .map_or_else(String::new, |codec| codec.mime.clone()),
-            });
-        }
-
-        // level
-        if track.config.measure_level
-            && let Some(level) = header.extensions.audio_level
-            && let Some(report) = track.level.observe(level.level, now)
-        {
-            track.level_report = Some(report);
-        }
-
-        // probe
-        if track.config.probe
-            && let Some(made) = source::read_stamp(payload)
-        {
-            let latency = now
-                .saturating_duration_since(self.config.epoch)
-                .saturating_sub(made);
-            let decades = (latency.as_micros().max(1) as f64).log10();
-            let bin = ((decades * 10.0) as usize).min(LATENCY_BINS - 1);
-            self.probe_latency_us[bin] += 1;
-        }
-
-        // codec
-        if !track.senders.is_empty() {
-            let descriptor = header
-                .extensions
-                .dependency_descriptor
-                .map_or(&[][..], |place| place.slice(packet));
-            let (kind, generation) = (
-                track.kinds[codec],
-                track.encodings[route.encoding].generation,
-            );
-            let published = self.pool.make(now, |fresh| {
-                fresh.encoding = route.encoding as u8;
-                fresh.generation = generation;
-                fresh.codec = codec as u8;
-                fresh.kind = kind;
-                fresh.sequence = sequence;
-                fresh.timestamp = header.timestamp;
-                fresh.marker = header.marker;
-                fresh.arrival = now;
-                fresh.extensions = header.extensions;
-                fresh.descriptor.clear();
-                fresh.descriptor.extend_from_slice(descriptor);
-                fresh.payload.clear();
-                fresh.payload.extend_from_slice(payload);
-                receive::describe(fresh);
-            });
-
-            // publish
-            if is_new {
-                self.retarget_senders(route.track, now);
-            }
-            self.publish(route.track, &published, wall_ns);
-        }
-        Ok(())
-    }
-
-    /// Hands one packet to every sender of its track.
-    fn publish(&mut self, slot: usize, packet: &Arc<PublishedPacket>, wall_ns: u64) {
-        let Self {
-            tracks,
-            senders,
-            peers,
-            dirty,
-            counters,
-            events,
-            ..
-        } = self;
-        let Some(track) = tracks.get(slot).and_then(Option::as_ref) else {
-            return;
-        };
-        if track.is_muted {
-            counters.muted += 1;
-            return;
-        }
-        for &at in &track.senders {
-            let Some(sender) = senders.get_mut(at).and_then(Option::as_mut) else {
-                continue;
-            };
-            let Some(peer) = peers.get_mut(sender.pc).and_then(Option::as_mut) else {
-                continue;
-            };
-            if peer.srtp_out.is_none() {
-                counters.not_connected += 1;
-                continue;
-            }
-            if !sender.accepts(packet) {
-                counters.codec_not_accepted += 1;
-                continue;
-            }
-            match sender.forwarder.forward(packet, &track.views, wall_ns) {
-                Ok(rewrite) => {
-                    RtpSender::enqueue(at, packet, rewrite, &mut peer.outbox);
-                    if !peer.is_dirty {
-                        peer.is_dirty = true;
-                        dirty.push(sender.pc);
-                    }
-                }
-                Err(withheld) => counters.count_withheld(withheld),
-            }
-            if packet.frame_start
-                && let Some((spatial_layer, temporal_layer)) =
-                    sender.forwarder.take_layer_change(&track.views)
-            {
-                events.push_back(Event::LayerChanged {
-                    sender: sender.id,
-                    spatial_layer,
-                    temporal_layer,
-                });
-            }
-        }
-    }
-
-    // ----------------------------------------------------------------------------------------------- RTCP in
-
-    fn receive_rtcp(&mut self, now: Instant, slot: usize, packet: &mut [u8]) {
-        let wall_ns = self.wall_ns(now);
-        let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(srtp) = peer.srtp_in.as_mut() else {
-            self.counters.no_keys += 1;
-            return;
-        };
-        let Ok(length) = srtp.open_rtcp(packet) else {
-            self.counters.srtcp_rejected += 1;
-            return;
-        };
-        peer.transport.note_authenticated(now);
-        let packet = packet.get(..length).unwrap_or_default();
-        for part in RtcpPackets::new(packet) {
-            match part {
-                Ok(part) => self.receive_control(now, wall_ns, slot, part),
-                Err(_) => self.counters.rtcp_malformed += 1,
-            }
-        }
-        self.schedule(slot);
-    }
-
-    fn receive_control(&mut self, now: Instant, wall_ns: u64, slot: usize, part: Rtcp<'_>) {
-        match part {
-            Rtcp::SenderReport { info, reports } => {
-                self.note_sender_report(
-                    now,
-                    wall_ns,
-                    slot,
-                    info.ssrc,
-                    info.ntp_time,
-                    info.rtp_timestamp,
-                );
-                for block in reports {
-                    self.note_report_block(now, slot, &block);
-                }
-            }
-            Rtcp::ReceiverReport { reports, .. } => {
-                for block in reports {
-                    self.note_report_block(now, slot, &block);
-                }
-            }
-            Rtcp::Nack {
-                media_ssrc, lost, ..
-            } => self.repair(now, slot, media_ssrc, lost),
-            Rtcp::Pli { media_ssrc, .. } => self.subscriber_wants_keyframe(now, slot, media_ssrc),
-            Rtcp::Fir { requests, .. } => {
-                for request in requests {
-                    self.subscriber_wants_keyframe(now, slot, request.ssrc);
-                }
-            }
-            Rtcp::Remb { bitrate_bps, .. } => {
-                if let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) {
-                    peer.estimator.on_remb(bitrate_bps);
-                    peer.is_estimated = true;
-                }
-            }
-            Rtcp::Twcc(feedback) => {
-                if let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) {
-                    let summary = peer.history.on_feedback(&feedback, now, |_| {});
-                    peer.estimator.on_twcc(&summary, now);
-                    peer.is_estimated = true;
-                }
-            }
-            Rtcp::Goodbye(ssrcs) => {
-                for ssrc in ssrcs {
-                    self.note_goodbye(now, slot, ssrc);
-                }
-            }
-            Rtcp::Sdes(_) | Rtcp::Other { .. } => {}
-        }
-    }
-
-    /// An encoding ended by its own word.
-    fn note_goodbye(&mut self, now: Instant, slot: usize, ssrc: u32) {
-        let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(route) = peer.router.known(ssrc).filter(|route| !route.is_repair) else {
-            return;
-        };
-        let Some(track) = self.tracks.get_mut(route.track).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(view) = track
-            .views
-            .get_mut(route.encoding)
-            .filter(|view| view.active)
-        else {
-            return;
-        };
-        view.active = false;
-        self.events.push_back(Event::EncodingStopped {
-            track: track.id,
-            spatial_layer: view.spatial,
-        });
-        self.retarget_senders(route.track, now);
-    }
-
-    fn sender_by_ssrc(&self, slot: usize, ssrc: u32) -> Option<usize> {
-        let peer = self.peers.get(slot)?.as_ref()?;
-        peer.senders.iter().copied().find(|&at| {
-            self.senders
-                .get(at)
-                .and_then(Option::as_ref)
-                .is_some_and(|sender| sender.config.ssrc == ssrc)
-        })
-    }
-
-    /// Notes a sender report of what we receive: a point on the encoding's clock.
-    fn note_sender_report(
-        &mut self,
-        now: Instant,
-        wall_ns: u64,
-        slot: usize,
-        ssrc: u32,
-        ntp: u64,
-        rtp: u32,
-    ) {
-        let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(route) = peer.router.known(ssrc).filter(|route| !route.is_repair) else {
-            return;
-        };
-        let Some(track) = self.tracks.get_mut(route.track).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(stream) = track.encodings.get_mut(route.encoding) else {
-            return;
-        };
-        stream.last_report = Some((ntp, now));
-        if ntp == 0 {
-            return;
-        }
-        // One offset for all tracks of a publisher keeps them in step; the fastest report is nearest to the truth.
-        let offset = wall_ns.wrapping_sub(ntp_to_ns(ntp)) as i64;
-        let known = peer
-            .clock_offset
-            .filter(|known| offset.abs_diff(*known) < 1_000_000_000);
-        let offset = known.map_or(offset, |known| known.min(offset));
-        peer.clock_offset = Some(offset);
-        if let Some(view) = track.views.get_mut(route.encoding) {
-            let wall_ns = ntp_to_ns(ntp).wrapping_add(offset as u64);
-            view.clock = Some(ClockPoint {
-                wall_ns,
-                rtp,
-                reported: true,
-            });
-        }
-    }
-
-    /// Takes one block about a stream of ours (RFC 3550 section 6.4.1).
-    fn note_report_block(&mut self, now: Instant, slot: usize, block: &ReportBlock) {
-        let Some(at) = self.sender_by_ssrc(slot, block.ssrc) else {
-            return;
-        };
-        let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) else {
-            return;
-        };
-        sender.counts.fraction_lost = f64::from(block.fraction_lost) / 256.0;
-        let rtt = sender.round_trip(block, now);
-        if rtt.is_some() {
-            sender.counts.rtt = rtt;
-        }
-        if let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) {
-            if rtt.is_some() {
-                peer.rtt = rtt;
-            }
-            peer.estimator
-                .on_receiver_report(block.fraction_lost, rtt, now);
-            peer.is_estimated = true;
-        }
-    }
-
-    fn repair(&mut self, now: Instant, slot: usize, ssrc: u32, lost: impl Iterator<Item = u16>) {
-        let Some(at) = self.sender_by_ssrc(slot, ssrc) else {
-            return;
-        };
-        let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) else {
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        for sequence in lost.take(MAX_REPAIRS) {
-            sender.counts.nacks_received += 1;
-            if sender.repair(at, sequence, now, &mut peer.outbox) {
-                Self::mark_dirty(peer, slot, &mut self.dirty);
-            } else {
-                self.counters.repair_not_possible += 1;
-            }
-        }
-    }
-
-    /// A subscriber cannot go on: asks the publisher, throttled.
-    fn subscriber_wants_keyframe(&mut self, now: Instant, slot: usize, ssrc: u32) {
-        let Some(at) = self.sender_by_ssrc(slot, ssrc) else {
-            return;
-        };
-        let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) else {
-            return;
-        };
-        sender.counts.keyframe_requests_received += 1;
-        if let (Some(track), Some(encoding)) = (sender.track, sender.forwarder.flowing_or_target())
-        {
-            self.ask_keyframe(now, track, encoding);
-        }
-    }
-
-    /// Asks for a keyframe of one encoding, now or as soon as the throttle allows.
-    fn ask_keyframe(&mut self, now: Instant, slot: usize, encoding: usize) {
-        let Some(track) = self.tracks.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        if !track.is_video() {
-            return;
-        }
-        let lowest = track
-            .encodings
-            .iter()
-            .map(|stream| stream.spatial_layer)
-            .min();
-        let Some(stream) = track.encodings.get_mut(encoding) else {
-            return;
-        };
-        let interval = if Some(stream.spatial_layer) == lowest {
-            KEYFRAME_INTERVAL_LOW
-        } else {
-            KEYFRAME_INTERVAL
-        };
-        let is_throttled = stream
-            .keyframe_asked
-            .is_some_and(|at| now.saturating_duration_since(at) < interval);
-        if is_throttled {
-            stream.is_keyframe_wanted = true;
-            self.counters.keyframe_requests_throttled += 1;
-            return;
-        }
-        let ssrc = stream.ssrc.filter(|_| stream.last_arrival.is_some());
-        match &mut track.origin {
-            Origin::Made(source) => source.is_keyframe_wanted = true,
-            Origin::Received(pc) => {
-                let (Some(ssrc), Some(peer)) =
-                    (ssrc, self.peers.get_mut(*pc).and_then(Option::as_mut))
-                else {
-                    stream.is_keyframe_wanted = true;
-                    return;
-                };
-                rtcp::write_pli(&mut peer.rtcp, peer.ssrc, ssrc);
-                Self::mark_dirty(peer, *pc, &mut self.dirty);
-                track.counts.keyframe_requests_sent += 1;
-            }
-        }
-        stream.keyframe_asked = Some(now);
-        stream.is_keyframe_wanted = false;
     }
 
     // ------------------------------------------------------------------------------------------------- timers
@@ -793,7 +269,7 @@ impl Shard {
         timer.map_or(regular, |timer| timer.min(regular))
     }
 
-    fn peer_timeout(&mut self, slot: usize, now: Instant) {
+    pub(crate) fn peer_timeout(&mut self, slot: usize, now: Instant) {
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
@@ -812,7 +288,7 @@ impl Shard {
     }
 
     /// Feedback that is due on one peer connection: transport-cc, NACK, reports.
-    fn rtp_timeout(&mut self, slot: usize, now: Instant) {
+    pub(crate) fn rtp_timeout(&mut self, slot: usize, now: Instant) {
         let wall_ns = self.wall_ns(now);
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
             return;
@@ -910,7 +386,7 @@ impl Shard {
         }
     }
 
-    fn make_frame(&mut self, slot: usize, at: Instant, now: Instant) {
+    pub(crate) fn make_frame(&mut self, slot: usize, at: Instant, now: Instant) {
         let wall_ns = self.wall_ns(now);
         let Some(track) = self.tracks.get_mut(slot).and_then(Option::as_mut) else {
             return;
@@ -954,7 +430,7 @@ impl Shard {
     }
 
     /// Looks at what changes slowly.
-    fn tick(&mut self, now: Instant) {
+    pub(crate) fn tick(&mut self, now: Instant) {
         for slot in 0..self.tracks.len() {
             let Some(track) = self.tracks[slot].as_mut() else {
                 continue;
@@ -1036,7 +512,7 @@ impl Shard {
         }
     }
 
-    fn report_levels(&mut self, now: Instant) {
+    pub(crate) fn report_levels(&mut self, now: Instant) {
         let mut levels = Vec::new();
         for track in self
             .tracks
@@ -1162,7 +638,7 @@ impl Shard {
     }
 
     /// Enters an authenticated source; the oldest of too many is forgotten.
-    fn learn_address(&mut self, slot: usize, address: (usize, SocketAddr)) {
+    pub(crate) fn learn_address(&mut self, slot: usize, address: (usize, SocketAddr)) {
         let before = self.addresses.insert(address, slot);
         if before == Some(slot) {
             return;
@@ -1192,705 +668,9 @@ impl Shard {
         }
     }
 
-    // ----------------------------------------------------------------------------------------------- commands
-
-    /// Performs a command, or answers with `Event::Rejected`.
-    pub fn handle_command(&mut self, now: Instant, command: Command) {
-        let (name, id, result) = match command {
-            Command::CreatePeerConnection { pc, config } => (
-                "create_peer_connection",
-                pc.0,
-                self.create_peer(now, pc, &config).map(drop),
-            ),
-            Command::SetRemote { pc, remote } => {
-                ("set_remote", pc.0, self.set_remote(now, pc, &remote))
-            }
-            Command::RestartIce {
-                pc,
-                ice_ufrag,
-                ice_pwd,
-            } => (
-                "restart_ice",
-                pc.0,
-                self.restart_ice(now, pc, &ice_ufrag, &ice_pwd),
-            ),
-            Command::AddRemoteCandidate { pc, candidate } => (
-                "add_remote_candidate",
-                pc.0,
-                self.with_transport(now, pc, |transport| {
-                    transport
-                        .add_remote_candidate(now, &candidate)
-                        .map_err(|error| error.to_string())
-                }),
-            ),
-            Command::ClosePeerConnection { pc } => {
-                ("close_peer_connection", pc.0, self.close_peer(now, pc))
-            }
-            Command::AddReceiver { pc, track, config } => (
-                "add_receiver",
-                track.0,
-                self.add_receiver(now, pc, track, config).map(drop),
-            ),
-            Command::UpdateReceiver { track, config } => (
-                "update_receiver",
-                track.0,
-                self.update_receiver(now, track, config),
-            ),
-            Command::AddSource { track, config } => {
-                ("add_source", track.0, self.add_source(now, track, config))
-            }
-            Command::SetTrackMuted { track, muted } => (
-                "set_track_muted",
-                track.0,
-                self.set_muted(now, track, muted),
-            ),
-            Command::RequestKeyframe { track } => (
-                "request_keyframe",
-                track.0,
-                self.request_keyframe(now, track),
-            ),
-            Command::RemoveTrack { track } => {
-                ("remove_track", track.0, self.remove_track(now, track))
-            }
-            Command::AddSender { pc, sender, config } => (
-                "add_sender",
-                sender.0,
-                self.add_sender(now, pc, sender, config),
-            ),
-            Command::SetSenderLayers {
-                sender,
-                max_spatial_layer,
-                max_temporal_layer,
-                paused,
-            } => {
-                let wish = Wish {
-                    spatial: max_spatial_layer,
-                    temporal: max_temporal_layer,
-                    paused,
-                };
-                (
-                    "set_sender_layers",
-                    sender.0,
-                    self.set_layers(now, sender, wish),
-                )
-            }
-            Command::RemoveSender { sender } => {
-                ("remove_sender", sender.0, self.remove_sender(sender))
-            }
-            Command::OpenDataChannel {
-                pc,
-                label,
-                ordered,
-                max_retransmits,
-            } => (
-                "open_data_channel",
-                pc.0,
-                self.with_transport(now, pc, |transport| {
-                    transport
-                        .open_channel(now, &label, ordered, max_retransmits)
-                        .map_err(|error| error.to_string())
-                }),
-            ),
-            Command::SendData {
-                pcs,
-                label,
-                payload,
-                binary,
-            } => {
-                for pc in pcs {
-                    let result = self.with_transport(now, pc, |transport| {
-                        transport
-                            .send_data(now, &label, &payload, binary)
-                            .map(drop)
-                            .map_err(|error| error.to_string())
-                    });
-                    self.reject("send_data", pc.0, result);
-                }
-                return;
-            }
-            Command::ImportPeerConnection { pc, state, config } => (
-                "import_peer_connection",
-                pc.0,
-                self.import_peer(now, pc, &state, &config),
-            ),
-        };
-        self.reject(name, id, result);
-    }
-
-    fn reject(&mut self, command: &'static str, id: u64, result: Result<(), String>) {
-        if let Err(message) = result {
-            self.counters.commands_rejected += 1;
-            self.events.push_back(Event::Rejected {
-                command,
-                id,
-                message,
-            });
-        }
-    }
-
-    fn with_transport(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        act: impl FnOnce(&mut PeerTransport) -> Result<(), String>,
-    ) -> Result<(), String> {
-        let slot = self.peer_slot(pc)?;
-        let peer = self
-            .peers
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .ok_or(UNKNOWN_PC)?;
-        let result = act(&mut peer.transport);
-        self.drain_transport(slot, now);
-        result
-    }
-
-    pub(crate) fn peer_slot(&self, pc: PcId) -> Result<usize, String> {
-        self.peer_slots
-            .get(&pc)
-            .copied()
-            .ok_or_else(|| UNKNOWN_PC.to_owned())
-    }
-
-    fn track_slot(&self, track: TrackId) -> Result<usize, String> {
-        self.track_slots
-            .get(&track)
-            .copied()
-            .ok_or_else(|| UNKNOWN_TRACK.to_owned())
-    }
-
-    fn sender_slot(&self, sender: SenderId) -> Result<usize, String> {
-        self.sender_slots
-            .get(&sender)
-            .copied()
-            .ok_or_else(|| "unknown sender".to_owned())
-    }
-
-    pub(crate) fn create_peer(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        config: &PeerConnectionConfig,
-    ) -> Result<usize, String> {
-        if self.peer_slots.contains_key(&pc) {
-            return Err("this peer connection exists".to_owned());
-        }
-        if self.peer_slots.len() >= self.config.max_peer_connections {
-            return Err("too many peer connections".to_owned());
-        }
-        if self.ufrags.contains_key(&config.ice_ufrag) {
-            return Err("this ICE user name fragment is in use".to_owned());
-        }
-        let own_socket = if config.ice_controlling {
-            self.socket_for_client()
-        } else {
-            None
-        };
-        let locals: Vec<LocalAddress> = self
-            .config
-            .locals
-            .iter()
-            .filter(|l| own_socket.is_none_or(|own| l.socket == own))
-            .cloned()
-            .collect();
-        let transport_config = TransportConfig {
-            ufrag: config.ice_ufrag.clone(),
-            pwd: config.ice_pwd.clone(),
-            ice_lite: config.ice_lite,
-            controlling: config.ice_controlling,
-            dtls_active: config.dtls_active,
-        };
-        let identity = Arc::clone(&self.config.identity);
-        let transport = PeerTransport::new(transport_config, identity, &locals, now)
-            .map_err(|error| error.to_string())?;
-        let mut peer = Peer::new(pc, transport, self.random.u32(1..), now);
-        peer.is_lite = config.ice_lite;
-        peer.is_controlling = config.ice_controlling;
-        peer.own_socket = own_socket;
-        let slot = insert(&mut self.peers, peer);
-        self.peer_slots.insert(pc, slot);
-        self.learn_ufrag(slot, &config.ice_ufrag);
-        self.drain_transport(slot, now);
-        Ok(slot)
-    }
-
-    /// A client sees many peer connections behind one server address, so each needs a socket of its own: the least
-    /// used one.
-    fn socket_for_client(&self) -> Option<usize> {
-        let sockets = self
-            .config
-            .locals
-            .iter()
-            .filter(|local| local.protocol == Protocol::Udp)
-            .map(|local| local.socket);
-        sockets.min_by_key(|socket| {
-            self.peers
-                .iter()
-                .flatten()
-                .filter(|peer| peer.own_socket == Some(*socket))
-                .count()
-        })
-    }
-
-    fn set_remote(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        remote: &RemoteTransport,
-    ) -> Result<(), String> {
-        self.with_transport(now, pc, |transport| {
-            transport
-                .set_remote(now, &remote.ice_ufrag, &remote.ice_pwd, &remote.fingerprint)
-                .map_err(|error| error.to_string())
-        })
-    }
-
-    fn restart_ice(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        ufrag: &str,
-        pwd: &str,
-    ) -> Result<(), String> {
-        let slot = self.peer_slot(pc)?;
-        if self.ufrags.contains_key(ufrag) {
-            return Err("this ICE user name fragment is in use".to_owned());
-        }
-        self.with_transport(now, pc, |transport| {
-            transport
-                .restart_ice(now, ufrag, pwd)
-                .map_err(|error| error.to_string())
-        })?;
-        self.learn_ufrag(slot, ufrag);
-        Ok(())
-    }
-
-    pub(crate) fn close_peer(&mut self, now: Instant, pc: PcId) -> Result<(), String> {
-        let slot = self.peer_slot(pc)?;
-        let (tracks, senders) = match self.peers.get(slot).and_then(Option::as_ref) {
-            Some(peer) => (peer.tracks.clone(), peer.senders.clone()),
-            None => return Err(UNKNOWN_PC.to_owned()),
-        };
-        for sender in senders {
-            if let Some(id) = self
-                .senders
-                .get(sender)
-                .and_then(Option::as_ref)
-                .map(|sender| sender.id)
-            {
-                self.remove_sender(id)?;
-            }
-        }
-        for track in tracks {
-            if let Some(id) = self
-                .tracks
-                .get(track)
-                .and_then(Option::as_ref)
-                .map(|track| track.id)
-            {
-                self.remove_track(now, id)?;
-            }
-        }
-        self.peer_slots.remove(&pc);
-        self.addresses.retain(|_, owner| *owner != slot);
-        self.ufrags.retain(|_, owner| *owner != slot);
-        self.dirty.retain(|dirty| *dirty != slot);
-        self.peers[slot] = None;
-        Ok(())
-    }
-
-    pub(crate) fn add_receiver(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        track: TrackId,
-        config: ReceiverConfig,
-    ) -> Result<usize, String> {
-        let peer = self.peer_slot(pc)?;
-        if self.track_slots.contains_key(&track) {
-            return Err("this track exists".to_owned());
-        }
-        check_receiver(&config)?;
-        let slot = insert(
-            &mut self.tracks,
-            RtpReceiver::new(track, Origin::Received(peer), config),
-        );
-        self.track_slots.insert(track, slot);
-        if let Some(peer) = self.peers.get_mut(peer).and_then(Option::as_mut) {
-            peer.tracks.push(slot);
-        }
-        self.announce(slot);
-        self.bind_waiting(slot, now);
-        Ok(slot)
-    }
-
-    fn update_receiver(
-        &mut self,
-        now: Instant,
-        track: TrackId,
-        config: ReceiverConfig,
-    ) -> Result<(), String> {
-        let slot = self.track_slot(track)?;
-        check_receiver(&config)?;
-        let receiver = self
-            .tracks
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .ok_or(UNKNOWN_TRACK)?;
-        let Origin::Received(peer) = receiver.origin else {
-            return Err("this track is made here".to_owned());
-        };
-        let is_same = receiver.config.codecs == config.codecs
-            && receiver.config.encodings == config.encodings;
-        if !is_same {
-            // What waits carries indices of the old configuration.
-            for pc in self.sender_pcs(slot) {
-                self.flush_one(Some(pc), now);
-            }
-        }
-        let receiver = self
-            .tracks
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .ok_or(UNKNOWN_TRACK)?;
-        receiver.update(config);
-        if let Some(peer) = self.peers.get_mut(peer).and_then(Option::as_mut) {
-            peer.router.forget(slot);
-        }
-        self.announce(slot);
-        let Self {
-            tracks, senders, ..
-        } = self;
-        if let Some(receiver) = tracks.get(slot).and_then(Option::as_ref) {
-            for &at in &receiver.senders {
-                if let Some(sender) = senders.get_mut(at).and_then(Option::as_mut) {
-                    if !is_same {
-                        sender.unbind();
-                        sender.cache.clear();
-                    }
-                    sender.bind(slot, receiver);
-                }
-            }
-        }
-        self.retarget_senders(slot, now);
-        Ok(())
-    }
-
-    /// Tells the router what is known of a track's SSRCs, and the peer connection of its extensions.
-    pub(crate) fn announce(&mut self, slot: usize) {
-        let Some(track) = self.tracks.get(slot).and_then(Option::as_ref) else {
-            return;
-        };
-        let Origin::Received(peer) = track.origin else {
-            return;
-        };
-        let Some(peer) = self.peers.get_mut(peer).and_then(Option::as_mut) else {
-            return;
-        };
-        peer.merge_extensions(&track.config.extensions);
-        for (encoding, stream) in track.encodings.iter().enumerate() {
-            if let Some(ssrc) = stream.ssrc {
-                peer.router.learn(
-                    ssrc,
-                    Route {
-                        track: slot,
-                        encoding,
-                        is_repair: false,
-                    },
-                );
-            }
-            if let Some(ssrc) = stream.rtx_ssrc {
-                peer.router.learn(
-                    ssrc,
-                    Route {
-                        track: slot,
-                        encoding,
-                        is_repair: true,
-                    },
-                );
-            }
-        }
-    }
-
-    /// Connects senders that came before their track.
-    fn bind_waiting(&mut self, slot: usize, now: Instant) {
-        let Some(track) = self.tracks.get_mut(slot).and_then(Option::as_mut) else {
-            return;
-        };
-        for (at, sender) in self.senders.iter_mut().enumerate() {
-            if let Some(sender) = sender
-                .as_mut()
-                .filter(|s| s.track.is_none() && s.config.track == track.id)
-            {
-                sender.bind(slot, track);
-                track.senders.push(at);
-            }
-        }
-        self.retarget_senders(slot, now);
-    }
-
-    fn add_source(
-        &mut self,
-        now: Instant,
-        track: TrackId,
-        config: SourceConfig,
-    ) -> Result<(), String> {
-        if self.track_slots.contains_key(&track) {
-            return Err("this track exists".to_owned());
-        }
-        let receiver = ReceiverConfig {
-            kind: config.kind,
-            mid: String::new(),
-            codecs: vec![Codec {
-                mime: config.mime.clone(),
-                payload_type: 0,
-                clock_rate: config.clock_rate,
-                rtx_payload_type: None,
-                nack: false,
-                pli: false,
-                transport_cc: false,
-            }],
-            encodings: Vec::new(),
-            extensions: ExtensionIds::default(),
-            measure_level: false,
-            probe: false,
-        };
-        let source = Source::new(config, now)?;
-        let due = source.next_frame;
-        let mut made = RtpReceiver::new(track, Origin::Made(Box::new(source)), receiver);
-        for view in &mut made.views {
-            view.active = true;
-        }
-        let slot = insert(&mut self.tracks, made);
-        self.track_slots.insert(track, slot);
-        self.timers.push(Reverse((due, Timer::Source(slot))));
-        self.bind_waiting(slot, now);
-        Ok(())
-    }
-
-    /// Slots of the peer connections a track goes out on.
-    fn sender_pcs(&self, slot: usize) -> Vec<usize> {
-        let Some(track) = self.tracks.get(slot).and_then(Option::as_ref) else {
-            return Vec::new();
-        };
-        track
-            .senders
-            .iter()
-            .filter_map(|&at| self.senders.get(at)?.as_ref().map(|sender| sender.pc))
-            .collect()
-    }
-
-    fn set_muted(&mut self, now: Instant, track: TrackId, muted: bool) -> Result<(), String> {
-        let slot = self.track_slot(track)?;
-        let receiver = self
-            .tracks
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .ok_or(UNKNOWN_TRACK)?;
-        receiver.is_muted = muted;
-        self.retarget_senders(slot, now);
-        Ok(())
-    }
-
-    fn request_keyframe(&mut self, now: Instant, track: TrackId) -> Result<(), String> {
-        let slot = self.track_slot(track)?;
-        let receiver = self
-            .tracks
-            .get(slot)
-            .and_then(Option::as_ref)
-            .ok_or(UNKNOWN_TRACK)?;
-        let active: Vec<usize> = receiver
-            .views
-            .iter()
-            .enumerate()
-            .filter(|(_, view)| view.active)
-            .map(|(index, _)| index)
-            .collect();
-        for encoding in active {
-            self.ask_keyframe(now, slot, encoding);
-        }
-        Ok(())
-    }
-
-    fn remove_track(&mut self, now: Instant, track: TrackId) -> Result<(), String> {
-        let slot = self.track_slot(track)?;
-        // What waits was numbered already: it must go out, or the numbers break.
-        for pc in self.sender_pcs(slot) {
-            self.flush_one(Some(pc), now);
-        }
-        if let Some(receiver) = self.tracks.get_mut(slot).and_then(Option::take) {
-            if let Origin::Received(peer) = receiver.origin
-                && let Some(peer) = self.peers.get_mut(peer).and_then(Option::as_mut)
-            {
-                peer.tracks.retain(|at| *at != slot);
-                peer.router.forget(slot);
-            }
-            for at in receiver.senders {
-                let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) else {
-                    continue;
-                };
-                sender.unbind();
-                if let Some((spatial_layer, temporal_layer)) =
-                    sender.forwarder.take_layer_change(&[])
-                {
-                    self.events.push_back(Event::LayerChanged {
-                        sender: sender.id,
-                        spatial_layer,
-                        temporal_layer,
-                    });
-                }
-            }
-        }
-        self.track_slots.remove(&track);
-        Ok(())
-    }
-
-    fn add_sender(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        sender: SenderId,
-        config: SenderConfig,
-    ) -> Result<(), String> {
-        if !self.track_slots.contains_key(&config.track) {
-            return Err(UNKNOWN_TRACK.to_owned());
-        }
-        // Below half of the range: the first wrap is far, and receivers agree on the rollover counter.
-        let first = self.random.u16(..0x8000);
-        self.place_sender(now, pc, sender, config, first, None)
-    }
-
-    /// Adds a sender, whose track may still be missing.
-    pub(crate) fn place_sender(
-        &mut self,
-        now: Instant,
-        pc: PcId,
-        sender: SenderId,
-        config: SenderConfig,
-        rtx_sequence: u16,
-        state: Option<&ForwarderState>,
-    ) -> Result<(), String> {
-        let peer = self.peer_slot(pc)?;
-        if self.sender_slots.contains_key(&sender) {
-            return Err("this sender exists".to_owned());
-        }
-        if self.sender_by_ssrc(peer, config.ssrc).is_some() {
-            return Err("this SSRC is in use on the peer connection".to_owned());
-        }
-        if config.rtx_ssrc == Some(config.ssrc) {
-            return Err("RTX needs an SSRC of its own".to_owned());
-        }
-        if config.codecs.iter().any(|codec| {
-            codec.payload_type > 127 || codec.rtx_payload_type.is_some_and(|p| p > 127)
-        }) {
-            return Err("payload types are 0 to 127".to_owned());
-        }
-        let wish = Wish {
-            spatial: config.max_spatial_layer,
-            temporal: config.max_temporal_layer,
-            paused: config.paused,
-        };
-        let forwarder = match state {
-            Some(state) => Forwarder::resume(TrackKind::Video, 90_000, wish, false, state),
-            None => Forwarder::new(
-                TrackKind::Video,
-                90_000,
-                wish,
-                false,
-                self.random.u16(..0x8000),
-            ),
-        };
-        let track = self.track_slots.get(&config.track).copied();
-        let is_video = track
-            .and_then(|slot| self.tracks.get(slot)?.as_ref())
-            .map_or_else(
-                || {
-                    config.codecs.iter().any(|c| {
-                        c.mime
-                            .get(..6)
-                            .is_some_and(|kind| kind.eq_ignore_ascii_case("video/"))
-                    })
-                },
-                RtpReceiver::is_video,
-            );
-        let memory = if is_video { VIDEO_MEMORY } else { AUDIO_MEMORY };
-        let cache = RtxCache::new(memory, MEMORY_AGE);
-        let (ssrc, rtx_ssrc) = (config.ssrc, config.rtx_ssrc);
-        let mut fresh = RtpSender::new(sender, peer, config, forwarder, rtx_sequence, cache);
-        if let Some(spent) = self
-            .peers
-            .get(peer)
-            .and_then(Option::as_ref)
-            .map(|peer| &peer.spent)
-        {
-            if let Some(next) = spent.get(&ssrc) {
-                fresh.forwarder.start_at(*next);
-            }
-            if let Some(newest) = rtx_ssrc.and_then(|ssrc| spent.get(&ssrc)) {
-                fresh.rtx_sequence = *newest;
-            }
-        }
-        if let Some(receiver) = track.and_then(|slot| self.tracks.get(slot)?.as_ref()) {
-            fresh.bind(track.unwrap_or_default(), receiver);
-        }
-        let slot = insert(&mut self.senders, fresh);
-        self.sender_slots.insert(sender, slot);
-        if let Some(peer) = self.peers.get_mut(peer).and_then(Option::as_mut) {
-            peer.senders.push(slot);
-        }
-        if let Some(track) = track {
-            if let Some(receiver) = self.tracks.get_mut(track).and_then(Option::as_mut) {
-                receiver.senders.push(slot);
-            }
-            self.retarget_senders(track, now);
-        }
-        Ok(())
-    }
-
-    fn set_layers(&mut self, now: Instant, sender: SenderId, wish: Wish) -> Result<(), String> {
-        let slot = self.sender_slot(sender)?;
-        let found = self
-            .senders
-            .get_mut(slot)
-            .and_then(Option::as_mut)
-            .ok_or("unknown sender")?;
-        found.config.max_spatial_layer = wish.spatial;
-        found.config.max_temporal_layer = wish.temporal;
-        found.config.paused = wish.paused;
-        found.forwarder.set_wish(wish);
-        if let Some(track) = found.track {
-            self.retarget_senders(track, now);
-        }
-        Ok(())
-    }
-
-    fn remove_sender(&mut self, sender: SenderId) -> Result<(), String> {
-        let slot = self.sender_slot(sender)?;
-        if let Some(gone) = self.senders.get_mut(slot).and_then(Option::take) {
-            if let Some(peer) = self.peers.get_mut(gone.pc).and_then(Option::as_mut) {
-                peer.senders.retain(|at| *at != slot);
-                peer.outbox.forget(Some(slot));
-                peer.spent
-                    .insert(gone.config.ssrc, gone.forwarder.next_sequence());
-                if let Some(rtx_ssrc) = gone.config.rtx_ssrc {
-                    peer.spent.insert(rtx_ssrc, gone.rtx_sequence);
-                }
-            }
-            if let Some(track) = gone
-                .track
-                .and_then(|track| self.tracks.get_mut(track))
-                .and_then(Option::as_mut)
-            {
-                track.senders.retain(|at| *at != slot);
-            }
-        }
-        self.sender_slots.remove(&sender);
-        Ok(())
-    }
-
     // ------------------------------------------------------------------------------------------------ going out
 
-    fn mark_dirty(peer: &mut Peer, slot: usize, dirty: &mut Vec<usize>) {
+    pub(crate) fn mark_dirty(peer: &mut Peer, slot: usize, dirty: &mut Vec<usize>) {
         if !peer.is_dirty {
             peer.is_dirty = true;
             dirty.push(slot);
@@ -1906,7 +686,7 @@ impl Shard {
         self.dirty = dirty;
     }
 
-    fn flush_one(&mut self, slot: Option<usize>, now: Instant) {
+    pub(crate) fn flush_one(&mut self, slot: Option<usize>, now: Instant) {
         let ntp = ns_to_ntp(self.wall_ns(now));
         let Self {
             peers,
@@ -2042,9 +822,6 @@ impl Shard {
     }
 }
 
-const UNKNOWN_PC: &str = "unknown peer connection";
-const UNKNOWN_TRACK: &str = "unknown track";
-
 /// Length of the leading whole RTCP packets that fit a datagram; at least one, at most all.
 fn compound_len(packets: &[u8]) -> usize {
     let mut length = 0;
@@ -2061,33 +838,6 @@ fn compound_len(packets: &[u8]) -> usize {
     packets.len()
 }
 
-/// Puts a value into the first free slot.
-fn insert<T>(slots: &mut Vec<Option<T>>, value: T) -> usize {
-    match slots.iter().position(Option::is_none) {
-        Some(slot) => {
-            slots[slot] = Some(value);
-            slot
-        }
-        None => {
-            slots.push(Some(value));
-            slots.len() - 1
-        }
-    }
-}
-
-fn check_receiver(config: &ReceiverConfig) -> Result<(), String> {
-    if config.codecs.is_empty() {
-        return Err("a receiver needs a codec".to_owned());
-    }
-    if config.codecs.len() > 64 || config.encodings.len() > 16 {
-        return Err("too many codecs or encodings".to_owned());
-    }
-    if config.codecs.iter().any(|codec| codec.clock_rate == 0) {
-        return Err("clock_rate must be above 0".to_owned());
-    }
-    Ok(())
-}
-
 /// Seconds from 1900 (NTP) to 1970.
 const NTP_EPOCH_S: u64 = 2_208_988_800;
 
@@ -2098,7 +848,7 @@ pub(crate) fn ns_to_ntp(ns: u64) -> u64 {
     (seconds << 32) | fraction
 }
 
-fn ntp_to_ns(ntp: u64) -> u64 {
+pub(crate) fn ntp_to_ns(ntp: u64) -> u64 {
     let seconds = (ntp >> 32).wrapping_sub(NTP_EPOCH_S);
     let nanos = ((ntp & 0xffff_ffff) * 1_000_000_000) >> 32;
     seconds.wrapping_mul(1_000_000_000).wrapping_add(nanos)
