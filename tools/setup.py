@@ -25,7 +25,6 @@ WORKSPACE = (
     "services/signaling",
     "services/sfu",
     "roomwright",
-    "loadtest",
 )
 NATIVE = ROOT / "media" / "python" / "mediacore" / "_native.abi3.so"
 
