@@ -46,7 +46,7 @@ CHECK = (
     Part("ruff format", (str(BIN / "ruff"), "format", "--check", ".")),
     Part("mypy", (str(BIN / "mypy"), *PYTHON_PACKAGES)),
     Part("import contracts", (str(BIN / "lint-imports"),)),
-    Part("buf", ("../web/node_modules/.bin/buf", "lint"), ROOT / "proto"),
+    Part("buf", (str(BIN / "buf"), "lint"), ROOT / "proto"),
     Part("page types", ("npm", "run", "--silent", "check"), ROOT / "web"),
     Part("cargo fmt", ("cargo", "fmt", "--check"), MEDIA),
     Part(
