@@ -209,7 +209,8 @@ impl Shard {
         if self.ufrags.contains_key(&config.ice_ufrag) {
             return Err("this ICE user name fragment is in use".to_owned());
         }
-        let own_socket = if config.ice_controlling {
+        let is_client = !config.ice_lite && !config.dtls_active;
+        let own_socket = if is_client {
             self.socket_for_client()
         } else {
             None
@@ -245,19 +246,23 @@ impl Shard {
     /// A client sees many peer connections behind one server address, so each needs a socket of its own: the least
     /// used one.
     pub(crate) fn socket_for_client(&self) -> Option<usize> {
-        let sockets = self
-            .config
+        let mut users = vec![0_usize; self.config.locals.len()];
+        for own in self
+            .peers
+            .iter()
+            .flatten()
+            .filter_map(|peer| peer.own_socket)
+        {
+            if let Some(count) = users.get_mut(own) {
+                *count += 1;
+            }
+        }
+        self.config
             .locals
             .iter()
             .filter(|local| local.protocol == Protocol::Udp)
-            .map(|local| local.socket);
-        sockets.min_by_key(|socket| {
-            self.peers
-                .iter()
-                .flatten()
-                .filter(|peer| peer.own_socket == Some(*socket))
-                .count()
-        })
+            .map(|local| local.socket)
+            .min_by_key(|&socket| users.get(socket).copied())
     }
 
     pub(crate) fn set_remote(

@@ -762,9 +762,16 @@ impl Shard {
         self.events.pop_front()
     }
 
-    /// Candidate lines for one local ufrag, UDP first.
+    /// Candidate lines for one local ufrag, UDP first; of a client's peer connection only its own socket.
     pub fn candidates(&self, ufrag: &str) -> Vec<String> {
-        let lines = candidate_lines(&self.config.locals);
+        let own_socket = self
+            .ufrags
+            .get(ufrag)
+            .and_then(|&slot| self.peers.get(slot)?.as_ref()?.own_socket);
+        let lines = match own_socket.and_then(|own| self.config.locals.get(own)) {
+            Some(own) => candidate_lines(std::slice::from_ref(own)),
+            None => candidate_lines(&self.config.locals),
+        };
         lines
             .into_iter()
             .map(|line| format!("{line} ufrag {ufrag}"))

@@ -119,13 +119,15 @@ impl Source {
         if self.kind == CodecKind::Vp8 {
             let is_first = index == 0;
             let [high, low] = self.picture_id.to_be_bytes();
-            // RFC 7741 section 4.2: X, S on the first; I and L; 15-bit picture id; TL0PICIDX. Then section 4.3: P = 0 on a keyframe.
+            // RFC 7741 section 4.2: X, S on the first; I, L and T (L asks for T); 15-bit picture id; TL0PICIDX; TID 0.
+            // Then section 4.3: P = 0 on a keyframe.
             packet.payload.extend_from_slice(&[
                 0x80 | u8::from(is_first) << 4,
-                0xc0,
+                0xe0,
                 0x80 | high,
                 low,
                 self.tl0,
+                0,
                 u8::from(!is_keyframe),
             ]);
         }
