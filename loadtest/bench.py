@@ -1,8 +1,8 @@
 """`make bench`: a swarm against any LiveKit-compatible server, and what the server spent on it.
 
-Without `--url` it starts a Roomwright of its own. `--server-pid` says whose CPU and memory to read, so that another
-server is measured by the same swarm in the same run. Figures are CPU time per unit of work; the machine's load is
-printed beside them.
+Without `--url` it starts a Roomwright of its own. `--server-pid` says whose CPU and memory to read (its children's
+too), so that another server is measured by the same swarm in the same run. Figures are CPU time per unit of work; the
+machine's load is printed beside them.
 """
 
 import argparse
@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import json
 import os
+import resource
 import signal
 import socket
 import sys
@@ -24,6 +25,8 @@ from loadtest.swarm import Fanout, Swarm, Target
 VIDEO = Fanout(kind="video", frames_per_second=30, packets_per_frame=10, payload_bytes=1100)
 AUDIO = Fanout(kind="audio", frames_per_second=50, packets_per_frame=1, payload_bytes=100)
 WARM_UP_S = 3.0
+SETTLE_S = 3.0
+CHURN_ROOM = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,14 +93,14 @@ async def fanout(
 
 
 async def joins(swarm: Swarm, pid: int, count: int, per_room: int) -> JoinResult:
-    """`count` joins, four at a time, into rooms of `per_room`; then what they hold."""
+    """`count` joins, four at a time, into rooms of `per_room`; then what they hold. A few joins before warm up."""
+    await _join_and_leave(swarm, 2 * per_room, per_room)
     before = usage(pid)
     times: list[float] = []
-    for _ in range(count // per_room):
-        room = swarm.new_room()
-        times += await swarm.timed_joins(room, per_room)
+    for _ in range(max(count // per_room, 1)):
+        times += await swarm.timed_joins(swarm.new_room(), per_room)
     joined = usage(pid)
-    await asyncio.sleep(2.0)
+    await asyncio.sleep(SETTLE_S)
     settled = usage(pid)
     await swarm.leave_all()
     times.sort()
@@ -110,19 +113,19 @@ async def joins(swarm: Swarm, pid: int, count: int, per_room: int) -> JoinResult
 
 
 async def churn(swarm: Swarm, pid: int, count: int) -> ChurnResult:
-    """`count` joins and leaves after a first hundred that fill every cache."""
-    await _join_and_leave(swarm, 100)
+    """`count` joins and leaves after as many as fill every cache; memory is read when all have left."""
+    await _join_and_leave(swarm, max(count // 4, CHURN_ROOM), CHURN_ROOM)
+    await asyncio.sleep(SETTLE_S)
     before = usage(pid)
-    await _join_and_leave(swarm, count)
-    await asyncio.sleep(3.0)
+    await _join_and_leave(swarm, count, CHURN_ROOM)
+    await asyncio.sleep(SETTLE_S)
     after = usage(pid)
     return ChurnResult(count, before.rss_bytes / 1e6, after.rss_bytes / 1e6)
 
 
-async def _join_and_leave(swarm: Swarm, count: int) -> None:
-    for _ in range(count // 20):
-        room = swarm.new_room()
-        await swarm.timed_joins(room, 20)
+async def _join_and_leave(swarm: Swarm, count: int, per_room: int) -> None:
+    for _ in range(count // per_room):
+        await swarm.join_many(swarm.new_room(), per_room)
         await swarm.leave_all()
 
 
@@ -172,7 +175,8 @@ def _free_port(kind: socket.SocketKind) -> int:
 async def measure(target: Target, pid: int, options: argparse.Namespace) -> list[object]:
     """Every scenario asked for, one after the other."""
     results: list[object] = []
-    swarm = Swarm(target)
+    most_at_a_time = max(options.subscribers + 1, options.joins, CHURN_ROOM)
+    swarm = Swarm(target, sockets=2 * most_at_a_time)
     try:
         for name in options.scenario:
             print(f"... {name}", file=sys.stderr, flush=True)
@@ -191,6 +195,8 @@ async def measure(target: Target, pid: int, options: argparse.Namespace) -> list
                     results.append(await churn(swarm, pid, options.churn))
     finally:
         await swarm.close()
+    for what, times in swarm.rejected.items():
+        print(f"the swarm's engine refused {times} times: {what}", file=sys.stderr)
     return results
 
 
@@ -252,6 +258,8 @@ def main() -> None:
     options = parser.parse_args()
     if options.url is not None and options.server_pid is None:
         parser.error("--url needs --server-pid, the process whose CPU is read")
+    _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
     asyncio.run(main_async(options))
 
 

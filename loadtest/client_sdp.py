@@ -79,8 +79,7 @@ class AcceptedLayer:
 
 @dataclass(frozen=True, slots=True)
 class ReceivedTrack:
-    """A track the server offered and we take; `receiver` measures latency when the swarm made it.
-    """
+    """A track the server offered and we take; `receiver` measures latency when the swarm made it."""
 
     mid: str
     track_sid: str
@@ -124,8 +123,7 @@ def publisher_offer(
 def read_answer(
     answer_sdp: str, tracks: Sequence[SourceTrack]
 ) -> tuple[ServerTransport, tuple[AcceptedLayer, ...]]:
-    """What the server made of `publisher_offer`: its transport, and the layers it takes, in order.
-    """
+    """What the server made of `publisher_offer`: its transport, and the layers it takes, in order."""
     answer = SdpCache().parse(answer_sdp)
     first = len(answer.sections) - len(tracks)
     layers = [
