@@ -130,11 +130,8 @@ class Client:
     @property
     def pcs(self) -> dict[str, int]:
         """Engine ids by role."""
-        session = self.world.stage._sessions[self.sid]
-        found = {"publisher": session.publisher.id}
-        if session.subscriber is not None:
-            found["subscriber"] = session.subscriber.id
-        return found
+        ids = [pc.id for pc in self.world.stage._sessions[self.sid].connections.all]
+        return dict(zip(("publisher", "subscriber"), ids, strict=False))
 
     @property
     def primary(self) -> int:

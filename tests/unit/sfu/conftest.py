@@ -12,6 +12,6 @@ from tests.support.scripted_room import (
 @pytest.fixture
 def world(monkeypatch: pytest.MonkeyPatch) -> World:
     """An empty room with fake negotiation."""
-    monkeypatch.setattr("sfu.core.participant.PublisherNegotiation", FakePublisherNegotiation)
-    monkeypatch.setattr("sfu.core.participant.SubscriberNegotiation", FakeSubscriberNegotiation)
+    monkeypatch.setattr("sfu.core.connections.PublisherNegotiation", FakePublisherNegotiation)
+    monkeypatch.setattr("sfu.core.connections.SubscriberNegotiation", FakeSubscriberNegotiation)
     return World()

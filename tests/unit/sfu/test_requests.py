@@ -193,7 +193,7 @@ def test_audio_features_are_copied_into_the_track(world: World) -> None:
             features=[models.AudioTrackFeature.TF_STEREO, models.AudioTrackFeature.TF_NO_DTX],
         )
     )
-    track = world.stage._sessions[a.sid].publications.get(published.track.sid)
+    track = world.stage._sessions[a.sid].publishing.publications.get(published.track.sid)
     assert track is not None
     assert (track.info.stereo, track.info.disable_dtx) == (True, True)
 
@@ -271,8 +271,8 @@ ACTIONS = st.tuples(
 def test_any_order_of_requests_and_failures_keeps_the_stage_consistent(
     actions: list[tuple[str, int, dict[str, object], bytes]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("sfu.core.participant.PublisherNegotiation", FakePublisherNegotiation)
-    monkeypatch.setattr("sfu.core.participant.SubscriberNegotiation", FakeSubscriberNegotiation)
+    monkeypatch.setattr("sfu.core.connections.PublisherNegotiation", FakePublisherNegotiation)
+    monkeypatch.setattr("sfu.core.connections.SubscriberNegotiation", FakeSubscriberNegotiation)
     world = World()
     clients = [world.join(f"p{index}", single=index % 2 == 0) for index in range(2)]
     for action, index, fields, junk in actions:
@@ -323,11 +323,11 @@ def act(
 def assert_consistent(world: World) -> None:
     """Engine ids, sockets and the directory agree with the sessions that are there."""
     sessions = list(world.stage._sessions.values())
-    assert all(owner in sessions for owner in world.stage._owners.values())
+    assert all(owner in world.stage._sessions for owner in world.stage._owners.values())
     assert all(session in sessions for session in world.stage._by_socket.values())
     for track in world.stage._directory.tracks.values():
         assert track.publisher_sid in world.stage._sessions
     for session in sessions:
-        for subscription in session.subscriptions:
+        for subscription in session.subscribing.subscriptions:
             if subscription.sender is not None:
                 assert subscription.track_sid in world.stage._directory.tracks

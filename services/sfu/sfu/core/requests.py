@@ -12,10 +12,11 @@ from typing import Any
 from contracts.room.v1 import room_pb2
 from livekit.protocol import models, rtc
 
-from sfu.core.effects import Step, TellRoom
-from sfu.core.participant import Action, DisconnectReason, Participant, Reason
+from sfu.core.effects import Step
+from sfu.core.participant import Action, DisconnectReason, Participant
 from sfu.core.peer_connection import BadCandidate
 from sfu.core.quality import TrackSetting
+from sfu.core.session import Reason
 
 MAX_TRACKS_PER_REQUEST = 4096
 
@@ -51,12 +52,12 @@ def trickle(participant: Participant, request: rtc.TrickleRequest, step: Step) -
 
 def add_track(participant: Participant, request: rtc.AddTrackRequest, step: Step) -> None:
     """The client announces a track."""
-    participant.add_track(request, step)
+    participant.publishing.add_track(request, step)
 
 
 def mute(participant: Participant, request: rtc.MuteTrackRequest, step: Step) -> None:
     """The client muted or unmuted an own track."""
-    if not participant.mute(request.sid, is_muted=request.muted, step=step):
+    if not participant.publishing.mute(request.sid, is_muted=request.muted, step=step):
         participant.respond_to(step, Reason.NOT_FOUND, "track does not exist", mute=request)
 
 
@@ -67,14 +68,14 @@ def subscription(participant: Participant, request: rtc.UpdateSubscription, step
         *(sid for tracks in request.participant_tracks for sid in tracks.track_sids),
     ]
     for track_sid in track_sids[:MAX_TRACKS_PER_REQUEST]:
-        participant.subscribe(track_sid, is_wanted=request.subscribe, step=step)
+        participant.subscribing.subscribe(track_sid, is_wanted=request.subscribe, step=step)
 
 
 def track_setting(participant: Participant, request: rtc.UpdateTrackSettings, step: Step) -> None:
     """Size, quality, frame rate or pause of subscribed tracks."""
     setting = TrackSetting.from_request(request)
     for track_sid in request.track_sids[:MAX_TRACKS_PER_REQUEST]:
-        participant.set_track(track_sid, setting, step)
+        participant.subscribing.set_track(track_sid, setting, step)
 
 
 def leave(participant: Participant, request: rtc.LeaveRequest, step: Step) -> None:
@@ -91,15 +92,11 @@ def subscription_permission(
         for entry in request.track_permissions
     ):
         return
-    step.emit(
-        TellRoom(
-            room_pb2.Fact(
-                participant_sid=participant.sid,
-                subscription_permission_changed=room_pb2.SubscriptionPermissionChanged(
-                    permission=request.SerializeToString()
-                ),
-            )
-        )
+    participant.tell_room(
+        step,
+        subscription_permission_changed=room_pb2.SubscriptionPermissionChanged(
+            permission=request.SerializeToString()
+        ),
     )
 
 
@@ -107,11 +104,13 @@ def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> 
     """After a resume: what the client believes. Wrong about its tracks: the session ends."""
     believed = [published.track.sid for published in request.publish_tracks]
     believes_data_tracks = len(request.publish_data_tracks) > 0
-    if believes_data_tracks or any(participant.publications.get(sid) is None for sid in believed):
+    if believes_data_tracks or any(
+        participant.publishing.publications.get(sid) is None for sid in believed
+    ):
         participant.fail(step, "sync_state names tracks that are not published here")
         return
     for track_sid in request.track_sids_disabled[:MAX_TRACKS_PER_REQUEST]:
-        participant.set_track(track_sid, TrackSetting(is_disabled=True), step)
+        participant.subscribing.set_track(track_sid, TrackSetting(is_disabled=True), step)
     if request.HasField("subscription"):
         subscription(participant, request.subscription, step)
 
@@ -134,20 +133,20 @@ def simulate(participant: Participant, request: rtc.SimulateScenario, step: Step
         case "speaker_update":
             speaking = models.SpeakerInfo(sid=participant.sid, level=0.9, active=True)
             update = rtc.SpeakersChanged(speakers=[speaking])
-            participant.send(rtc.SignalResponse(speakers_changed=update).SerializeToString(), step)
+            participant.respond(step, speakers_changed=update)
         case _:
             pass
 
 
 def ping(participant: Participant, request: int, step: Step) -> None:
     """The old ping: our clock."""
-    participant.send(rtc.SignalResponse(pong=step.wall_ms).SerializeToString(), step)
+    participant.respond(step, pong=step.wall_ms)
 
 
 def ping_req(participant: Participant, request: rtc.Ping, step: Step) -> None:
     """The ping by which clients judge the socket."""
     pong = rtc.Pong(last_ping_timestamp=request.timestamp, timestamp=step.wall_ms)
-    participant.send(rtc.SignalResponse(pong_resp=pong).SerializeToString(), step)
+    participant.respond(step, pong_resp=pong)
 
 
 def update_metadata(
@@ -180,16 +179,14 @@ def update_metadata(
         change.name = request.name
     if request.metadata:
         change.metadata = request.metadata
-    step.emit(
-        TellRoom(room_pb2.Fact(participant_sid=participant.sid, profile_change_requested=change))
-    )
+    participant.tell_room(step, profile_change_requested=change)
 
 
 def update_audio_track(
     participant: Participant, request: rtc.UpdateLocalAudioTrack, step: Step
 ) -> None:
     """Other audio features of an own track."""
-    track = participant.publications.get(request.track_sid)
+    track = participant.publishing.publications.get(request.track_sid)
     if track is None:
         participant.respond_to(
             step, Reason.NOT_FOUND, "track does not exist", update_audio_track=request
@@ -198,14 +195,14 @@ def update_audio_track(
     track.info.audio_features[:] = request.features
     track.info.stereo = models.AudioTrackFeature.TF_STEREO in request.features
     track.info.disable_dtx = models.AudioTrackFeature.TF_NO_DTX in request.features
-    participant.tell_track(track, step)
+    participant.publishing.tell_track(track, step)
 
 
 def update_video_track(
     participant: Participant, request: rtc.UpdateLocalVideoTrack, step: Step
 ) -> None:
     """Other dimensions of an own track."""
-    track = participant.publications.get(request.track_sid)
+    track = participant.publishing.publications.get(request.track_sid)
     if track is None:
         participant.respond_to(
             step, Reason.NOT_FOUND, "track does not exist", update_video_track=request
@@ -213,7 +210,7 @@ def update_video_track(
         return
     track.info.width = request.width
     track.info.height = request.height
-    participant.tell_track(track, step)
+    participant.publishing.tell_track(track, step)
 
 
 def publish_data_track_request(

@@ -66,9 +66,10 @@ from sfu.core.media_events import (
     SenderLoss,
     TrackLoss,
 )
-from sfu.core.participant import QUALITY_PROTOCOL, Opening, Participant, State
+from sfu.core.participant import Participant
 from sfu.core.publication import PublishedTrack
 from sfu.core.quality import subscribed_quality_update
+from sfu.core.session import Opening, State
 from sfu.core.speakers import Speaker, Speakers
 from sfu.core.subscription import Directory, DirectoryTrack
 
@@ -92,6 +93,7 @@ __all__ = [
 ]
 
 BAD_REQUEST = 400
+QUALITY_PROTOCOL = 5
 LOST_PROTOCOL = 11  # older clients do not know the quality LOST
 
 
@@ -153,7 +155,7 @@ class Stage:
         self._sessions: dict[str, Participant] = {}
         self._by_identity: dict[str, Participant] = {}
         self._by_socket: dict[SocketRef, Participant] = {}
-        self._owners: dict[int, Participant] = {}  # engine ids
+        self._owners: dict[int, str] = {}  # engine id -> sid
         self._directory = Directory()
         self._speakers = Speakers()
         self._gate = DataGate()
@@ -227,7 +229,7 @@ class Stage:
             participant.name, participant.metadata, participant.attributes
         )
         if excess is not None:
-            participant.forget_ids()
+            participant.connections.disown()
             step.emit(RefuseSocket(event.socket, BAD_REQUEST, excess))
             return
         self._sessions[participant.sid] = participant
@@ -295,6 +297,10 @@ class Stage:
         if participant.is_told:
             requests.dispatch(participant, decoded, step)
 
+    def _owner(self, engine_id: int) -> Participant | None:
+        """The session of a pc, track or sender."""
+        return self._sessions.get(self._owners.get(engine_id, ""))
+
     # ------------------------------------------------------------------------------- orders
 
     def _take_order(self, order: room_pb2.Order, step: Step) -> None:
@@ -332,9 +338,11 @@ class Stage:
                 participant.end(order.end.reason, order.end.action, step)
             case "mute_track":
                 muting = order.mute_track
-                participant.mute_by_order(muting.track_sid, is_muted=muting.muted, step=step)
+                participant.publishing.mute_by_order(
+                    muting.track_sid, is_muted=muting.muted, step=step
+                )
             case "unpublish_track":
-                participant.unpublish(order.unpublish_track.track_sid, step)
+                participant.publishing.unpublish(order.unpublish_track.track_sid, step)
             case "set_permission":
                 participant.take_permission(order.set_permission, step)
             case "answer_profile_change":
@@ -351,11 +359,11 @@ class Stage:
         track = DirectoryTrack.of(order)
         self._directory.tracks[track.info.sid] = track
         for participant in list(self._sessions.values()):
-            participant.track_listed(track.info.sid, step)
+            participant.subscribing.track_listed(track.info.sid, step)
 
     def _delist(self, track_sid: str, step: Step) -> None:
         for participant in list(self._sessions.values()):
-            participant.track_delisted(track_sid, step)
+            participant.subscribing.track_delisted(track_sid, step)
         self._directory.forget(track_sid)
 
     def _show_participants(self, order: room_pb2.ShowParticipants, step: Step) -> None:
@@ -372,7 +380,7 @@ class Stage:
             return
         for track_sid in self._note_shown(order.participants):
             for participant in list(self._sessions.values()):
-                participant.reconcile(track_sid, step)
+                participant.subscribing.reconcile(track_sid, step)
 
     def _note_shown(self, infos: Iterable[bytes]) -> list[str]:
         """Remember the tracks clients were told of; the new ones."""
@@ -416,7 +424,7 @@ class Stage:
         event: Connected | Disconnected | Failed | DataChannelOpened | DataChannelClosed,
         step: Step,
     ) -> None:
-        participant = self._owners.get(event.pc)
+        participant = self._owner(event.pc)
         if participant is None:
             return
         match event:
@@ -436,12 +444,12 @@ class Stage:
     def _take_track_event(
         self, event: EncodingStarted | EncodingStopped | TrackLoss, step: Step
     ) -> None:
-        participant = self._owners.get(event.track)
+        participant = self._owner(event.track)
         if participant is None:
             return
         match event:
             case EncodingStarted():
-                participant.encoding_started(
+                participant.publishing.encoding_started(
                     event.track, event.spatial_layer, event.rid, event.ssrc, step
                 )
             case TrackLoss():
@@ -452,12 +460,12 @@ class Stage:
                 assert_never(event)
 
     def _take_sender_event(self, event: LayerChanged | SenderLoss, step: Step) -> None:
-        participant = self._owners.get(event.sender)
+        participant = self._owner(event.sender)
         if participant is None:
             return
         match event:
             case LayerChanged():
-                participant.sender_flows(event.sender, event.spatial_layer, step)
+                participant.subscribing.sender_flows(event.sender, event.spatial_layer, step)
             case SenderLoss():
                 participant.losses[event.sender] = event.fraction_lost
             case _:
@@ -465,7 +473,7 @@ class Stage:
 
     def _take_rejection(self, event: Rejected, step: Step) -> None:
         """A bad remote description is the client's fault; other refusals leave state as it was."""
-        participant = self._owners.get(event.id)
+        participant = self._owner(event.id)
         if participant is not None and event.command == "set_remote":
             participant.fail(step, f"set_remote was refused: {event.message}")
 
@@ -473,7 +481,7 @@ class Stage:
         rows = [
             (owner.sid, level, share)
             for track, level, share in levels
-            if (owner := self._owners.get(track)) is not None
+            if (owner := self._owner(track)) is not None
         ]
         self._tell_speakers(self._speakers.observe(rows, step.now), step)
 
@@ -483,7 +491,7 @@ class Stage:
             return
         news: dict[tuple[Speaker, ...], list[Participant]] = defaultdict(list)
         for participant in self._sessions.values():
-            heard = participant.subscriptions.publishers()
+            heard = participant.subscribing.subscriptions.publishers()
             own = tuple(
                 change for change in changes if change.sid in heard or change.sid == participant.sid
             )
@@ -495,7 +503,7 @@ class Stage:
     # --------------------------------------------------------------------------------- data
 
     def _route(self, event: DataReceived, step: Step) -> None:
-        participant = self._owners.get(event.pc)
+        participant = self._owner(event.pc)
         if participant is None or event.label == DATA_TRACK_LABEL:
             return
         if not participant.may_send_data:
@@ -591,7 +599,7 @@ class Stage:
         if subscriber is None or track is None:
             return
         publisher_sid = track.publisher_sid
-        is_last = publisher_sid not in subscriber.subscriptions.publishers()
+        is_last = publisher_sid not in subscriber.subscribing.subscriptions.publishers()
         if is_last and self._speakers.current(publisher_sid) is not None:
             silent = Speaker(publisher_sid, 0.0, is_active=False)
             subscriber.send(_speakers_changed((silent,)), step)
@@ -599,21 +607,21 @@ class Stage:
     def _tell_subscribed(self, subscriber_sid: str, step: Step) -> None:
         """Tell publishers of their first connected, visible subscriber, once a track."""
         subscriber = self._sessions.get(subscriber_sid)
-        if subscriber is None or not subscriber.is_receiving:
+        if subscriber is None or not subscriber.connections.is_receiving:
             return
         if subscriber.grants.permission.hidden:
             return
-        for subscription in subscriber.subscriptions:
+        for subscription in subscriber.subscribing.subscriptions:
             if subscription.sender is None:
                 continue
             published = self._published(subscription.track_sid)
             if published is not None:
-                published[0].tell_subscribed(published[1], step)
+                published[0].publishing.tell_subscribed(published[1], step)
 
     def _published(self, track_sid: str) -> tuple[Participant, PublishedTrack] | None:
         """A track of this node and its publisher."""
-        publisher = self._owners.get(self._directory.engine_ids.get(track_sid, 0))
-        track = None if publisher is None else publisher.publications.get(track_sid)
+        publisher = self._owner(self._directory.engine_ids.get(track_sid, 0))
+        track = None if publisher is None else publisher.publishing.publications.get(track_sid)
         return None if publisher is None or track is None else (publisher, track)
 
     def _video_tracks(self) -> list[PublishedTrack]:
@@ -625,7 +633,7 @@ class Stage:
 
     def _count_quality(self, subscriber_sid: str, track_sid: str) -> None:
         subscriber = self._sessions.get(subscriber_sid)
-        wanted = None if subscriber is None else subscriber.wanted_layers(track_sid)
+        wanted = None if subscriber is None else subscriber.subscribing.wanted_layers(track_sid)
         published = self._published(track_sid)
         if wanted is not None and published is not None and published[1].quality is not None:
             published[1].quality.want(subscriber_sid, wanted.quality)
@@ -643,7 +651,7 @@ class Stage:
         publisher = self._sessions.get(publisher_sid)
         if publisher is None:
             return
-        for track in publisher.publications:
+        for track in publisher.publishing.publications:
             maximum = None if track.quality is None else track.quality.announced()
             if maximum is not None and not track.info.muted:
                 _tell_quality(publisher, track, maximum, step)
@@ -681,7 +689,7 @@ class Stage:
         """Each learns its own quality and that of the publishers it gets, when any changed."""
         scores = {
             participant.sid: score_of(
-                participant.losses.values(), is_connected=participant.is_receiving
+                participant.losses.values(), is_connected=participant.connections.is_receiving
             )
             for participant in self._sessions.values()
             if participant.state is State.ACTIVE
@@ -696,7 +704,7 @@ class Stage:
         for participant in self._sessions.values():
             if participant.sid not in scores or participant.client.protocol < QUALITY_PROTOCOL:
                 continue
-            sids = [participant.sid, *sorted(participant.subscriptions.publishers())]
+            sids = [participant.sid, *sorted(participant.subscribing.subscriptions.publishers())]
             message = _connection_quality(
                 [(sid, scores[sid]) for sid in sids if sid in scores],
                 knows_lost=participant.client.protocol >= LOST_PROTOCOL,
@@ -706,7 +714,7 @@ class Stage:
 
 def _tell_quality(publisher: Participant, track: PublishedTrack, maximum: int, step: Step) -> None:
     update = subscribed_quality_update(track.info, maximum)
-    publisher.send(rtc.SignalResponse(subscribed_quality_update=update).SerializeToString(), step)
+    publisher.respond(step, subscribed_quality_update=update)
 
 
 def _speakers_changed(speakers: Iterable[Speaker]) -> bytes:
