@@ -147,7 +147,9 @@ class Participant:
         await self._until(lambda: bool(self._with_media), "media")
 
     async def ping(self) -> None:
-        """Say that we are here, as SDKs do."""
+        """Say that we are here, as SDKs do; nothing before and after the socket's life."""
+        if self._socket is None:
+            return
         now = rtc.Ping(timestamp=time.time_ns() // 1_000_000)
         with contextlib.suppress(ConnectionClosed):
             await self._send(rtc.SignalRequest(ping_req=now))
