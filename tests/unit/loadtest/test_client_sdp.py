@@ -1,8 +1,10 @@
 """The swarm's half of a negotiation against the server's half."""
 
+from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import DEFAULT_ENABLED, ClientTraits, CodecPolicy
 from sfu.core.media_commands import Encoding
-from sfu.core.negotiation import NegotiationConfig, PublisherNegotiation, SubscriberNegotiation
+from sfu.core.negotiation import NegotiationConfig
+from sfu.core.offering import SubscriberNegotiation
 from sfu.core.plans import AnnouncedCodec, AnnouncedTrack, DownTrack, LocalTransport, Offer
 
 from loadtest.client_sdp import (

@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from livekit.protocol import rtc
 
+from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import ClientTraits, CodecPolicy
 from sfu.core.data import DATA_TRACK_LABEL, LOSSY_LABEL, RELIABLE_LABEL
 from sfu.core.effects import Step
-from sfu.core.negotiation import (
-    Debounce,
-    NegotiationConfig,
-    PublisherNegotiation,
-    SubscriberNegotiation,
-)
+from sfu.core.negotiation import Debounce, NegotiationConfig
+from sfu.core.offering import SubscriberNegotiation
 from sfu.core.peer_connection import PeerConnection
 from sfu.core.plans import DownTrack, LocalTransport
 from sfu.core.responses import PUBLISHER, SUBSCRIBER
