@@ -17,7 +17,6 @@ from urllib.parse import urlencode
 
 import jwt
 from livekit.protocol import models, rtc
-from mediacore import PeerConnectionConfig, RemoteTransport
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
@@ -32,6 +31,7 @@ from loadtest.client_sdp import (
     publisher_offer,
     read_answer,
 )
+from mediacore import PeerConnectionConfig, RemoteTransport
 
 if TYPE_CHECKING:
     from loadtest.swarm import Fanout, Swarm

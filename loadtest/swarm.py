@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from typing import Literal
 from urllib.parse import urlsplit
 
+from loadtest.latency import percentile_ms, since
+from loadtest.participant import Participant
 from mediacore import (
     Binding,
     Connected,
@@ -27,9 +29,6 @@ from mediacore import (
     Stats,
     TrackStats,
 )
-
-from loadtest.latency import percentile_ms, since
-from loadtest.participant import Participant
 
 PING_INTERVAL_S = 5.0
 JOINS_AT_ONCE = 4

@@ -18,14 +18,14 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
 
-from chassis.errors import SettingsError
-from chassis.run import on_signals, settings_error_text
-from chassis.settings import ChassisSettings
-from chassis.tokens import Grants, VideoGrant, sign
 from pydantic import SecretStr, ValidationError
 
 from chassis import subjects
 from chassis.chassis import Chassis, open_chassis
+from chassis.errors import SettingsError
+from chassis.run import on_signals, settings_error_text
+from chassis.settings import ChassisSettings
+from chassis.tokens import Grants, VideoGrant, sign
 from roomwright import nats_server
 from roomwright.dev_settings import DevSettings
 from roomwright.errors import CommandError

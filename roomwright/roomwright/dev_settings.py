@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, Final
 
 import yaml
-from chassis.errors import SettingsError
-from chassis.settings import MIN_SECRET_CHARACTERS, parse_keys
 from pydantic import SecretStr
 
+from chassis.errors import SettingsError
+from chassis.settings import MIN_SECRET_CHARACTERS, parse_keys
 from roomwright.errors import CommandError
 
 DEV_KEYS: Final = {"devkey": "secret"}

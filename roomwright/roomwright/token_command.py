@@ -10,7 +10,6 @@ from typing import Any, Final
 
 from chassis.errors import TokenError
 from chassis.tokens import VIDEO_GRANT_NAMES, Grants, VideoGrant, sign
-
 from roomwright import dev_settings
 from roomwright.errors import CommandError
 

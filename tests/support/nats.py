@@ -9,9 +9,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from chassis.bus import NatsBus
-from roomwright.nats_server import NatsServer
-
 from roomwright import nats_server
+from roomwright.nats_server import NatsServer
 
 
 @asynccontextmanager

@@ -9,11 +9,13 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 
+from livekit.protocol import rtc
+
+from chassis import rpc
 from chassis.clock import SystemClock
 from chassis.telemetry import Metrics
 from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2, node_pb2_grpc
-from livekit.protocol import rtc
 from sfu.api import NodeService, SignalStreams
 from sfu.clients import NodeDialer
 from sfu.core import room
@@ -22,8 +24,6 @@ from sfu.ids import StageIds
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
 from sfu.runner import StageMachine, Surroundings
-
-from chassis import rpc
 from tests.support.stages import FakeStage
 
 AUTH = rpc.RpcAuth(None)

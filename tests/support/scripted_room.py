@@ -15,9 +15,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from livekit.protocol import models, rtc
+
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
-from livekit.protocol import models, rtc
 from sfu.core import media_commands as commands
 from sfu.core import negotiation, plans, stage
 from sfu.core.media_events import (

@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import assert_never
 
-from chassis.errors import CODES, Code
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models as lk
 from livekit.protocol import rtc
+
+from chassis.errors import CODES, Code
+from contracts.room.v1 import room_pb2
 from sfu.core import stage
 from sfu.ids import StageIds
 

@@ -1,7 +1,6 @@
 """`roomwright-placement`."""
 
 from chassis.run import run
-
 from placement.app import build
 from placement.settings import PlacementSettings
 

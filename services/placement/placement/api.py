@@ -8,7 +8,6 @@ from typing import Any
 from chassis.errors import InvalidArgument, Unavailable
 from chassis.ids import NodeId, RoomName
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
-
 from placement.clients import to_message
 from placement.runner import Rooms
 

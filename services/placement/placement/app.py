@@ -6,12 +6,12 @@ import asyncio
 from functools import partial
 
 import structlog
-from chassis.errors import ServiceError
-from chassis.run import ServiceApp
-from contracts.placement.v1.placement_pb2_grpc import add_PlacementServiceServicer_to_server
 
 from chassis import subjects
 from chassis.chassis import Chassis
+from chassis.errors import ServiceError
+from chassis.run import ServiceApp
+from contracts.placement.v1.placement_pb2_grpc import add_PlacementServiceServicer_to_server
 from placement.api import PlacementApi
 from placement.clients import KvLeaseStore, NodeFeed
 from placement.core.nodes import NodeRegistry

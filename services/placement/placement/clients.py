@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import structlog
+from google.protobuf.message import DecodeError
+
 from chassis.bus import Bus
 from chassis.clock import Clock
 from chassis.errors import (
@@ -18,8 +20,6 @@ from chassis.errors import (
 from chassis.ids import NodeId, RoomName, RoomSid
 from chassis.kv import CaughtUp, Deleted, Entry, Kv
 from contracts.placement.v1 import placement_pb2
-from google.protobuf.message import DecodeError
-
 from placement.core.leases import Held, Lease
 from placement.core.nodes import Node, NodeRegistry
 from placement.metrics import PlacementMetrics

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from chassis.telemetry import Metrics
-
 from placement.core.nodes import NodeRegistry
 
 

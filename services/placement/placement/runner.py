@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from typing import Protocol, assert_never
 
 import structlog
+
+from chassis import ids
 from chassis.clock import Clock
 from chassis.errors import Aborted, FailedPrecondition, NotFound, Unavailable
 from chassis.ids import NodeId, RoomName
-
-from chassis import ids
 from placement.core.choose import Draw, choose
 from placement.core.leases import Held, Keep, Lease, NoRoom, Take, decide, first_lease, takeover
 from placement.core.nodes import Node, NodeRegistry

@@ -1,7 +1,6 @@
 """`roomwright-sfu`."""
 
 from chassis.run import run
-
 from sfu.app import build
 from sfu.settings import SfuSettings
 

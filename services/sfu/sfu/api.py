@@ -13,9 +13,9 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import structlog
+
 from chassis.errors import FailedPrecondition, ServiceError
 from contracts.node.v1 import node_pb2, node_pb2_grpc
-
 from sfu.core.stage import SocketRef
 from sfu.metrics import SfuMetrics
 from sfu.node import Node

@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from functools import partial
 
 import mediacore
+from chassis.chassis import Chassis
 from chassis.errors import SettingsError
 from chassis.run import ServiceApp
 from chassis.subjects import NODES
 from chassis.tokens import sign_claims
 from contracts.node.v1 import node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
-
-from chassis.chassis import Chassis
 from sfu.api import NodeService, SignalStreams
 from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
 from sfu.core.effects import StageSettings

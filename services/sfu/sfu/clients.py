@@ -12,14 +12,14 @@ from typing import Literal, Protocol
 
 import grpc.aio
 import structlog
+
+from chassis import rpc, subjects
 from chassis.bus import Bus
 from chassis.errors import BusError, FailedPrecondition, KvError, NotFound, ServiceError
 from chassis.kv import Kv
 from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
-
-from chassis import rpc, subjects
 from sfu.metrics import SfuMetrics
 from sfu.outbox import LINK_QUEUE_BYTES, Outbox
 

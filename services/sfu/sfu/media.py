@@ -12,7 +12,6 @@ from collections.abc import Callable, Sequence
 from typing import assert_never
 
 import mediacore
-
 from sfu.core import media_commands as commands
 from sfu.core import media_events as events
 

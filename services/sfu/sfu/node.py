@@ -11,13 +11,13 @@ import itertools
 from collections import OrderedDict
 
 import structlog
-from chassis.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
-from contracts.node.v1 import node_pb2
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol import models as lk
 from livekit.protocol import room as room_api
 
+from chassis.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
+from contracts.node.v1 import node_pb2
 from sfu import ids
 from sfu.core import room, stage
 from sfu.core.media_events import MediaEvent, split_by_owner

@@ -17,16 +17,16 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
 
 import structlog
-from chassis.clock import Clock
-from chassis.errors import NotFound, ServiceError, Unavailable
-from contracts.events.v1 import events_pb2
-from contracts.node.v1 import node_pb2
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models as lk
 from livekit.protocol import room as room_api
 from livekit.protocol import rtc
 
 from chassis import ids as sids
+from chassis.clock import Clock
+from chassis.errors import NotFound, ServiceError, Unavailable
+from contracts.events.v1 import events_pb2
+from contracts.node.v1 import node_pb2
+from contracts.room.v1 import room_pb2
 from sfu import ids
 from sfu.core import link, room, stage
 from sfu.core.media_commands import Command

@@ -1,7 +1,6 @@
 """`roomwright-signaling`."""
 
 from chassis.run import run
-
 from signaling.app import build
 from signaling.settings import SignalingSettings
 

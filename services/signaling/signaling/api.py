@@ -3,10 +3,6 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from chassis.clock import Clock
-from chassis.errors import NotFound, ServiceError, TokenError
-from chassis.tokens import Grants
-from contracts.node.v1 import node_pb2
 from fastapi import APIRouter, Request
 from livekit.protocol import models, rtc
 from pydantic import SecretStr
@@ -15,6 +11,10 @@ from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from chassis import tokens
+from chassis.clock import Clock
+from chassis.errors import NotFound, ServiceError, TokenError
+from chassis.tokens import Grants
+from contracts.node.v1 import node_pb2
 from signaling.claims import claims_of
 from signaling.clients import NodeClients, PlacementClient
 from signaling.core.join import Join, JoinRefused, parse_join

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from fastapi import Request
+
+from chassis.chassis import Chassis
 from chassis.health import WebServer
 from chassis.run import ServiceApp
 from chassis.tokens import Grants
 from chassis.twirp import twirp_router
-from fastapi import Request
-
-from chassis.chassis import Chassis
 from signaling.api import RtcApi
 from signaling.clients import NodeClients, PlacementClient
 from signaling.core.grants import METHODS

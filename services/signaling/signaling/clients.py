@@ -4,11 +4,11 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 
 import structlog
+
+from chassis import rpc
 from chassis.errors import NotFound, ServiceError
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
-
-from chassis import rpc
 from signaling.core.session import CloseArrived, Event, NodeLost, RefusalArrived, ResponseArrived
 
 MAX_UNSENT_REQUESTS = 10_000

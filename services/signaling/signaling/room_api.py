@@ -3,13 +3,13 @@
 import asyncio
 from dataclasses import dataclass
 
+from google.protobuf.message import Message
+from livekit.protocol import room
+
 from chassis.errors import NotFound, ServiceError, Unimplemented
 from chassis.twirp import TwirpContext
 from contracts.node.v1 import node_pb2
 from contracts.placement.v1 import placement_pb2
-from google.protobuf.message import Message
-from livekit.protocol import room
-
 from signaling.claims import claims_of
 from signaling.clients import NodeClients, PlacementClient
 from signaling.core.grants import METHODS, Method, Owner, check

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from typing import Protocol
 
 import structlog
-from chassis.clock import Clock
-from contracts.node.v1 import node_pb2
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 
+from chassis.clock import Clock
+from contracts.node.v1 import node_pb2
 from signaling.core.frames import BadFrame, FrameCodec
 from signaling.core.session import (
     Accept,

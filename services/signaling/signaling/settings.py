@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from chassis.settings import ChassisSettings
 from pydantic_settings import SettingsConfigDict
+
+from chassis.settings import ChassisSettings
 
 
 class SignalingSettings(ChassisSettings):

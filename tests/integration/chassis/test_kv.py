@@ -4,12 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator
 
 import pytest
+
+from chassis import kv as chassis_kv
 from chassis.bus import NatsBus
 from chassis.errors import KeyExists, KvError, KvUnavailable, WrongRevision
 from chassis.kv import CaughtUp, Change, Deleted, Entry, Kv, MemoryKv, NatsKv
 from chassis.subjects import Bucket
-
-from chassis import kv as chassis_kv
 from tests.support.nats import Cable, connected_bus, disconnected, running_nats
 
 BUCKET = Bucket("things", max_value_bytes=1000)

@@ -7,6 +7,11 @@ from functools import partial
 from typing import Any
 
 import pytest
+from opentelemetry import trace
+from opentelemetry.sdk.trace import TracerProvider
+from pydantic import SecretStr
+
+from chassis import rpc
 from chassis.errors import (
     DeadlineExceeded,
     Malformed,
@@ -20,11 +25,6 @@ from chassis.errors import (
 from chassis.rpc import RpcAuth
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
-from opentelemetry import trace
-from opentelemetry.sdk.trace import TracerProvider
-from pydantic import SecretStr
-
-from chassis import rpc
 
 AUTH = RpcAuth("shared")
 

@@ -7,12 +7,12 @@ from functools import partial
 
 import httpx
 import pytest
+
+from chassis.chassis import Chassis, memory_chassis, open_chassis
 from chassis.errors import SettingsError
 from chassis.health import WebServer, bind
 from chassis.run import ServiceApp, on_signals, serve
 from chassis.settings import ChassisSettings
-
-from chassis.chassis import Chassis, memory_chassis, open_chassis
 
 
 class Diary:

@@ -13,6 +13,7 @@ import zlib
 from collections.abc import Callable, Iterator
 
 import pytest
+
 from mediacore import (
     Binding,
     Codec,

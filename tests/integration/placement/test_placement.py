@@ -6,18 +6,18 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+
+from chassis import rpc, subjects
 from chassis.bus import NatsBus
+from chassis.chassis import open_chassis
 from chassis.errors import FailedPrecondition, InvalidArgument, NotFound, Unavailable
 from chassis.kv import NatsKv
 from chassis.run import serve
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from placement.app import build
 from placement.settings import PlacementSettings
-from pydantic import SecretStr
 from roomwright.nats_server import NatsServer
-
-from chassis import rpc, subjects
-from chassis.chassis import open_chassis
 from tests.support.nats import connected_bus, running_nats
 
 

@@ -5,12 +5,12 @@ import os
 from pathlib import Path
 
 import pytest
+
 from chassis.bus import NatsBus
 from chassis.kv import NatsKv
 from chassis.subjects import Bucket
-from roomwright.nats_server import NatsServerError
-
 from roomwright import nats_server
+from roomwright.nats_server import NatsServerError
 
 
 async def test_data_survives_a_restart_and_a_killed_owner(tmp_path: Path) -> None:

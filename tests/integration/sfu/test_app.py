@@ -5,17 +5,17 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 import pytest
+from livekit.protocol import models as lk
+from livekit.protocol import rtc
+
+from chassis import tokens
+from chassis.chassis import memory_chassis
 from chassis.errors import SettingsError
 from chassis.run import serve
 from chassis.subjects import NODES
 from contracts.placement.v1 import placement_pb2
-from livekit.protocol import models as lk
-from livekit.protocol import rtc
 from sfu.app import SfuApp, build
 from sfu.settings import SfuSettings
-
-from chassis import tokens
-from chassis.chassis import memory_chassis
 from tests.support.nats import Cable
 from tests.support.nodes import Signaling, signaling, until
 

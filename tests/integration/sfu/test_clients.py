@@ -6,6 +6,8 @@ from contextlib import asynccontextmanager, suppress
 from functools import partial
 
 import pytest
+
+from chassis import rpc
 from chassis.bus import Bus, MemoryBus
 from chassis.errors import FailedPrecondition, Unavailable
 from chassis.kv import Kv, MemoryKv
@@ -16,8 +18,6 @@ from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from sfu import clients
 from sfu.clients import EventPublisher, Heartbeat, PlacementLeases
 from sfu.metrics import SfuMetrics
-
-from chassis import rpc
 from tests.support.nats import Cable, connected_bus, disconnected, running_nats
 from tests.support.nodes import AUTH, until
 

@@ -3,8 +3,9 @@
 import asyncio
 from collections.abc import AsyncIterator
 
-import mediacore
 import pytest
+
+import mediacore
 from sfu.core import media_commands as commands
 from sfu.core import media_events as events
 from sfu.media import EngineAdapter

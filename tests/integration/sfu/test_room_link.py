@@ -2,12 +2,12 @@
 
 import asyncio
 
-from contracts.node.v1 import node_pb2, node_pb2_grpc
 from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
 
 from chassis import rpc
+from contracts.node.v1 import node_pb2, node_pb2_grpc
 from tests.support.nats import Cable
 from tests.support.nodes import (
     AUTH,

@@ -6,19 +6,19 @@ from dataclasses import dataclass, field
 
 import aiohttp
 import pytest
+from google.protobuf.message import Message
+from livekit.protocol import models, room, rtc
+from pydantic import SecretStr
+
+from chassis import rpc, tokens
+from chassis.chassis import memory_chassis
 from chassis.errors import NotFound, Unavailable
 from chassis.run import ServiceApp
 from chassis.tokens import Grants, VideoGrant
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
-from google.protobuf.message import Message
-from livekit.protocol import models, room, rtc
-from pydantic import SecretStr
 from signaling.app import build
 from signaling.settings import SignalingSettings
-
-from chassis import rpc, tokens
-from chassis.chassis import memory_chassis
 
 SECRET = SecretStr("s" * 32)
 JOIN = rtc.SignalResponse(join=rtc.JoinResponse(ping_interval=5)).SerializeToString()

@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+
 from chassis.errors import CODES, Code, NotAllowed, ServiceError, Unavailable, Unknown
 
 

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
+
 from chassis.errors import SettingsError
 from chassis.settings import ChassisSettings, parse_keys
-from pydantic import ValidationError
 
 LONG = "x" * 32
 

@@ -3,10 +3,10 @@
 import importlib.util
 
 import pytest
-from chassis.errors import SettingsError
-from chassis.telemetry import Metrics
 
 from chassis import telemetry
+from chassis.errors import SettingsError
+from chassis.telemetry import Metrics
 
 
 def test_counters_and_gauges_render() -> None:

@@ -5,9 +5,10 @@ import json
 from typing import Any
 
 import pytest
+from pydantic import SecretStr
+
 from chassis.errors import TokenError
 from chassis.tokens import Grants, VideoGrant, authenticate, sign, sign_claims, verify
-from pydantic import SecretStr
 
 NOW = 1_800_000_000.0
 SECRET = SecretStr("a secret of at least thirty-two characters")

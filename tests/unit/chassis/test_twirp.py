@@ -6,12 +6,13 @@ from typing import Any
 
 import httpx
 import pytest
-from chassis.errors import NotAllowed, NotFound, TokenError
-from chassis.tokens import Grants
-from chassis.twirp import MAX_BODY_BYTES, TwirpContext, twirp_router
 from fastapi import FastAPI, Request
 from google.protobuf.message import Message
 from livekit.protocol import models, room
+
+from chassis.errors import NotAllowed, NotFound, TokenError
+from chassis.tokens import Grants
+from chassis.twirp import MAX_BODY_BYTES, TwirpContext, twirp_router
 
 PATH = "/twirp/livekit.RoomService/"
 PROTOBUF = {"content-type": "application/protobuf"}

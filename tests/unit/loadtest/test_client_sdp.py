@@ -1,12 +1,5 @@
 """The swarm's half of a negotiation against the server's half."""
 
-from sfu.core.answering import PublisherNegotiation
-from sfu.core.codecs import DEFAULT_ENABLED, ClientTraits, CodecPolicy
-from sfu.core.media_commands import Encoding
-from sfu.core.negotiation import NegotiationConfig
-from sfu.core.offering import SubscriberNegotiation
-from sfu.core.plans import AnnouncedCodec, AnnouncedTrack, DownTrack, LocalTransport, Offer
-
 from loadtest.client_sdp import (
     RTX_OFFSET,
     ClientTransport,
@@ -16,6 +9,12 @@ from loadtest.client_sdp import (
     read_answer,
     received_tracks,
 )
+from sfu.core.answering import PublisherNegotiation
+from sfu.core.codecs import DEFAULT_ENABLED, ClientTraits, CodecPolicy
+from sfu.core.media_commands import Encoding
+from sfu.core.negotiation import NegotiationConfig
+from sfu.core.offering import SubscriberNegotiation
+from sfu.core.plans import AnnouncedCodec, AnnouncedTrack, DownTrack, LocalTransport, Offer
 
 OURS = ClientTransport("client-ufrag", "c" * 24, "sha-256 " + ":".join(["CD"] * 32))
 SERVER = LocalTransport("server-ufrag", "s" * 24, "sha-256 " + ":".join(["AB"] * 32))

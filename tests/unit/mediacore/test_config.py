@@ -1,6 +1,7 @@
 """What Python gives the engine is checked when it is made, and prints no secret."""
 
 import pytest
+
 from mediacore import (
     Binding,
     Codec,

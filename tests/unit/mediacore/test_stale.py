@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from mediacore import SOURCE_DIGEST, stale
 
 

@@ -4,6 +4,7 @@ import asyncio
 import itertools
 
 import pytest
+
 from chassis.clock import ManualClock
 from chassis.errors import (
     Aborted,

@@ -4,11 +4,11 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
+
 from chassis.tokens import verify
+from roomwright import dev
 from roomwright.dev_settings import DevSettings
 from roomwright.errors import CommandError
-
-from roomwright import dev
 
 
 def test_link_has_url_and_token_in_the_fragment_alone() -> None:

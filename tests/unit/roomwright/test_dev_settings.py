@@ -4,10 +4,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from roomwright.dev_settings import DevSettings
-from roomwright.errors import CommandError
 
 from roomwright import dev_settings
+from roomwright.dev_settings import DevSettings
+from roomwright.errors import CommandError
 
 LONG = "x" * 32
 

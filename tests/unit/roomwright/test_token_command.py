@@ -4,12 +4,12 @@ import sys
 import time
 
 import pytest
-from chassis.tokens import verify
 from pydantic import SecretStr
+
+from chassis.tokens import verify
+from roomwright import token_command
 from roomwright.__main__ import main
 from roomwright.errors import CommandError
-
-from roomwright import token_command
 
 KEYS = {"devkey": SecretStr("secret")}
 

@@ -1,6 +1,7 @@
 """Offers of real clients and what they are answered."""
 
 import pytest
+
 from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import ClientTraits
 from sfu.core.media_commands import Encoding
@@ -11,7 +12,6 @@ from sfu.core.plans import (
     DownTrack,
     SectionsRequirement,
 )
-
 from tests.support.descriptions import (
     CAMERA_CID,
     FRESH,

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from livekit.protocol.models import ClientConfiguration, ClientInfo, Codec, DisabledCodecs
+
 from mediacore import SdpCodec
 from sfu.core import codecs
 from sfu.core.codecs import DEFAULT_ENABLED, ClientTraits, CodecPolicy

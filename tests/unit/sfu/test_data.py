@@ -2,6 +2,7 @@
 
 import pytest
 from livekit.protocol import models, rtc
+
 from sfu.core.data import (
     HELD_SECONDS,
     MAX_MESSAGE_BYTES,
@@ -13,7 +14,6 @@ from sfu.core.data import (
 )
 from sfu.core.media_commands import SendData
 from sfu.core.media_events import Connected, DataChannelOpened, DataReceived
-
 from tests.support.scripted_room import Client, World
 
 ALICE = Sender("PA_a", "alice", is_hidden=False, is_agent=False)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 from livekit.protocol import models, rtc
+
 from mediacore import SdpCache
 from sfu.core.media_commands import (
     AddReceiver,
@@ -18,7 +19,6 @@ from sfu.core.media_commands import (
     RemoveTrack,
     SetRemote,
 )
-
 from tests.support.scripted_room import FINGERPRINT, Client, World
 
 DATA = Path(__file__).parents[3] / "media/sdp/tests/data"

@@ -3,9 +3,10 @@
 from collections import deque
 
 import pytest
-from contracts.node.v1 import node_pb2
 from hypothesis import given
 from hypothesis import strategies as st
+
+from contracts.node.v1 import node_pb2
 from sfu.core import link
 
 

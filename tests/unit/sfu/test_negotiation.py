@@ -1,6 +1,7 @@
 """When wished negotiations are due."""
 
 import pytest
+
 from sfu.core.negotiation import Debounce
 
 

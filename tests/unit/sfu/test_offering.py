@@ -1,6 +1,7 @@
 """Our offers and what answers make of them."""
 
 import pytest
+
 from mediacore import MediaSection, SessionDescription
 from sfu.core.codecs import ClientTraits
 from sfu.core.negotiation import BadDescription
@@ -10,7 +11,6 @@ from sfu.core.plans import (
     NegotiationFailed,
     Offer,
 )
-
 from tests.support.descriptions import (
     FRESH,
     LOCAL,

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+
 from chassis.errors import ResourceExhausted
 from contracts.node.v1 import node_pb2
 from sfu.outbox import Outbox

@@ -2,6 +2,7 @@
 
 import pytest
 from livekit.protocol import models
+
 from sfu.core.quality import (
     HIGH,
     LOW,

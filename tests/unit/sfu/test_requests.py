@@ -3,14 +3,14 @@
 import json
 
 import pytest
-from contracts.room.v1 import room_pb2
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from livekit.protocol import models, rtc
+
+from contracts.room.v1 import room_pb2
 from sfu.core import requests
 from sfu.core.media_commands import AddRemoteCandidate
 from sfu.core.stage import SignalArrived
-
 from tests.support.scripted_room import (
     WALL_MS,
     Client,

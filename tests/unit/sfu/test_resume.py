@@ -1,9 +1,9 @@
 """Coming back: who may resume, what is said first, and what is checked."""
 
 from livekit.protocol import models, rtc
+
 from sfu.core.media_commands import RestartIce
 from sfu.core.media_events import Failed
-
 from tests.support.scripted_room import World
 
 Action = rtc.LeaveRequest.Action

@@ -5,12 +5,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import pytest
-from contracts.events.v1 import events_pb2
-from contracts.room.v1 import room_pb2
 from google.protobuf.message import Message
 from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
+
+from contracts.events.v1 import events_pb2
+from contracts.room.v1 import room_pb2
 from sfu.core.room import (
     AnswerApi,
     ApiCalled,

@@ -1,6 +1,7 @@
 """Speaker levels: smoothed, rounded up to eighths, told only when they change."""
 
 import pytest
+
 from sfu.core.connection_quality import EXCELLENT, LOST, score_of
 from sfu.core.speakers import Speaker, Speakers
 

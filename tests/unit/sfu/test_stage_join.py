@@ -2,10 +2,10 @@
 
 import pytest
 from livekit.protocol import models, rtc
+
 from sfu.core.media_commands import ClosePeerConnection, CreatePeerConnection, OpenDataChannel
 from sfu.core.media_events import Connected, Failed
 from sfu.core.stage import SignalArrived
-
 from tests.support.scripted_room import World
 
 

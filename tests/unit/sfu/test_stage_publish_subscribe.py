@@ -2,6 +2,7 @@
 
 import pytest
 from livekit.protocol import models, rtc
+
 from sfu.core.effects import SendSignal, Step
 from sfu.core.media_commands import (
     AddReceiver,
@@ -13,7 +14,6 @@ from sfu.core.media_commands import (
     SetTrackMuted,
 )
 from sfu.core.media_events import AudioLevels, LayerChanged
-
 from tests.support.scripted_room import Client, World
 
 MIC: dict[str, object] = {"mid": "7", "kind": "audio", "cid": "mic"}

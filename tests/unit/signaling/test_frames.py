@@ -4,6 +4,7 @@ import json
 
 import pytest
 from livekit.protocol import rtc
+
 from signaling.core.frames import BadFrame, FrameCodec
 
 

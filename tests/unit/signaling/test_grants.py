@@ -1,10 +1,11 @@
 """Every API method and the grant it needs."""
 
 import pytest
-from chassis.errors import InvalidArgument, NotAllowed
-from chassis.tokens import Grants, VideoGrant
 from google.protobuf.message import Message
 from livekit.protocol import room
+
+from chassis.errors import InvalidArgument, NotAllowed
+from chassis.tokens import Grants, VideoGrant
 from signaling.core.grants import METHODS, ROOM_SERVICE, Owner, check
 
 ROWS = METHODS[ROOM_SERVICE]

@@ -5,8 +5,9 @@ import gzip
 import json
 
 import pytest
-from chassis.tokens import Grants, VideoGrant
 from livekit.protocol import models, rtc
+
+from chassis.tokens import Grants, VideoGrant
 from signaling.core.join import (
     MAX_JOIN_REQUEST_BYTES,
     Join,

@@ -10,7 +10,6 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from chassis.ids import NodeId, RoomName, RoomSid
-
 from placement.core.nodes import Node
 
 

@@ -6,7 +6,6 @@ from types import MappingProxyType
 from typing import Literal
 
 from mediacore import MediaSection, SdpCache, SdpCodec, SdpRid, SessionDescription
-
 from sfu.core import codecs, extensions
 from sfu.core.codecs import ClientTraits
 from sfu.core.matching import Match, match_sections

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from livekit.protocol.models import ClientConfiguration, ClientInfo, Codec
-from mediacore import SdpCodec
 
+from mediacore import SdpCodec
 from sfu.core import media_commands
 from sfu.core.plans import Kind
 

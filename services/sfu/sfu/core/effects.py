@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.room.v1 import room_pb2
-
 from sfu.core.media_commands import Command
 
 

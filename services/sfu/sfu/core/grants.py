@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from contracts.node.v1 import node_pb2
 from google.protobuf import json_format
 from livekit.protocol import models
 from livekit.protocol import room as room_api
+
+from contracts.node.v1 import node_pb2
 
 MIN_TOKEN_SECONDS = 600
 

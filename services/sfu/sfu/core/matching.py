@@ -8,7 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from mediacore import MediaSection
-
 from sfu.core import codecs
 from sfu.core.negotiation import cid_of, sends
 from sfu.core.plans import AnnouncedTrack

@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 
 from mediacore import MediaSection, SdpCache, SessionDescription
-
 from sfu.core import codecs, extensions
 from sfu.core.negotiation import (
     DTLS_SETUP,

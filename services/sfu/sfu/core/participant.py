@@ -11,9 +11,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import cast
 
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models, rtc
 
+from contracts.room.v1 import room_pb2
 from sfu.core import responses
 from sfu.core.codecs import CodecPolicy
 from sfu.core.connections import Connections

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models, rtc
 
+from contracts.room.v1 import room_pb2
 from sfu.core.connections import Connections
 from sfu.core.effects import QualityRepeatWanted, Step, TrackGone
 from sfu.core.media_commands import (

@@ -9,9 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models, rtc
 
+from contracts.room.v1 import room_pb2
 from sfu.core.effects import Step
 from sfu.core.participant import Action, DisconnectReason, Participant
 from sfu.core.peer_connection import BadCandidate

@@ -14,12 +14,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import assert_never, cast
 
-from contracts.events.v1 import events_pb2
-from contracts.room.v1 import room_pb2
 from google.protobuf.message import DecodeError, Message
 from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
+
+from contracts.events.v1 import events_pb2
+from contracts.room.v1 import room_pb2
 
 # ------------------------------------------------------------------------------------------ events
 

@@ -10,10 +10,10 @@ import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from contracts.node.v1 import node_pb2
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models, rtc
 
+from contracts.node.v1 import node_pb2
+from contracts.room.v1 import room_pb2
 from sfu.core.effects import (
     CloseSocket,
     Ids,

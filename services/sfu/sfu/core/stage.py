@@ -14,11 +14,11 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import assert_never
 
-from contracts.node.v1 import node_pb2
-from contracts.room.v1 import room_pb2
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
+from contracts.node.v1 import node_pb2
+from contracts.room.v1 import room_pb2
 from sfu.core import requests, responses
 from sfu.core.connection_quality import ConnectionScore, score_of
 from sfu.core.data import (

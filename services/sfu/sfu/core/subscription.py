@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field, replace
 
-from contracts.room.v1 import room_pb2
 from livekit.protocol import models
 
+from contracts.room.v1 import room_pb2
 from sfu.core.plans import DownTrack
 from sfu.core.quality import HIGH, LOW, TrackSetting
 

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Any
 
-from chassis.errors import InvalidArgument, NotAllowed
-from chassis.tokens import Grants
 from google.protobuf.message import Message
 from livekit.protocol import models, room
+
+from chassis.errors import InvalidArgument, NotAllowed
+from chassis.tokens import Grants
 
 ROOM_SERVICE = "livekit.RoomService"
 

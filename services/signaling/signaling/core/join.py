@@ -13,9 +13,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from chassis.tokens import Grants, VideoGrant
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
+
+from chassis.tokens import Grants, VideoGrant
 
 MAX_JOIN_REQUEST_BYTES = 1 << 20
 MAX_IDENTITY_BYTES = 256
