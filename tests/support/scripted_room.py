@@ -29,6 +29,7 @@ from sfu.core.media_events import (
     EncodingStarted,
     MediaEvent,
 )
+from sfu.core.participant import Participant
 from sfu.core.room import (
     Closing,
     FactArrived,
@@ -118,20 +119,20 @@ class Client:
     def sid(self) -> str:
         return next(
             participant.sid
-            for participant in self.world.stage._sessions.values()
+            for participant in self.world.stage._sessions
             if participant.identity == self.identity
         )
 
     @property
     def is_present(self) -> bool:
         """A session of this identity is there."""
-        sessions = self.world.stage._sessions.values()
+        sessions = self.world.stage._sessions
         return any(session.identity == self.identity for session in sessions)
 
     @property
     def pcs(self) -> dict[str, int]:
         """Engine ids by role."""
-        ids = [pc.id for pc in self.world.stage._sessions[self.sid].connections.all]
+        ids = [pc.id for pc in self.world.session(self).connections.all]
         return dict(zip(("publisher", "subscriber"), ids, strict=False))
 
     @property
@@ -198,6 +199,12 @@ class World:
     @property
     def wall_ms(self) -> int:
         return WALL_MS + round((self.now - 1000.0) * 1000)
+
+    def session(self, client: Client) -> Participant:
+        """The server's side of a client."""
+        session = self.stage._sessions.get(client.sid)
+        assert session is not None
+        return session
 
     def join(
         self,

@@ -193,7 +193,7 @@ def test_audio_features_are_copied_into_the_track(world: World) -> None:
             features=[models.AudioTrackFeature.TF_STEREO, models.AudioTrackFeature.TF_NO_DTX],
         )
     )
-    track = world.stage._sessions[a.sid].publishing.publications.get(published.track.sid)
+    track = world.session(a).publishing.publications.get(published.track.sid)
     assert track is not None
     assert (track.info.stereo, track.info.disable_dtx) == (True, True)
 
@@ -286,7 +286,7 @@ def test_any_order_of_requests_and_failures_keeps_the_stage_consistent(
     for identity in {client.identity for client in clients}:
         assert not [
             session
-            for session in world.stage._sessions.values()
+            for session in world.stage._sessions
             if session.identity == identity and session.socket is not None
         ]
 
@@ -322,11 +322,11 @@ def act(
 
 def assert_consistent(world: World) -> None:
     """Engine ids, sockets and the directory agree with the sessions that are there."""
-    sessions = list(world.stage._sessions.values())
-    assert all(owner in world.stage._sessions for owner in world.stage._owners.values())
-    assert all(session in sessions for session in world.stage._by_socket.values())
+    sessions = world.stage._sessions
+    assert all(sessions.get(sid) is not None for sid in sessions.owners.values())
+    assert all(session in sessions for session in sessions._by_socket.values())
     for track in world.stage._directory.tracks.values():
-        assert track.publisher_sid in world.stage._sessions
+        assert sessions.get(track.publisher_sid) is not None
     for session in sessions:
         for subscription in session.subscribing.subscriptions:
             if subscription.sender is not None:

@@ -98,7 +98,7 @@ def test_sync_state_applies_disabled_tracks_and_subscriptions(world: World) -> N
     again = world.resume(a)
     deviating = rtc.UpdateSubscription(track_sids=["TR_x"], subscribe=False)
     again.send(sync_state=rtc.SyncState(track_sids_disabled=["TR_y"], subscription=deviating))
-    subscriptions = world.stage._sessions[a.sid].subscribing.subscriptions
+    subscriptions = world.session(a).subscribing.subscriptions
     wish = subscriptions.get("TR_x")
     assert wish is not None
     assert not wish.is_wanted

@@ -314,7 +314,7 @@ def test_permission_loss_unpublishes_and_says_so(world: World) -> None:
     a, _ = pair(world, single=False)
     sid = add_microphone(a)
     a.offer(MIC)
-    session = world.stage._sessions[a.sid]
+    session = world.session(a)
     step = Step(world.now, world.wall_ms)
     session.set_permission(models.ParticipantPermission(can_subscribe=True), step)
     receiver = world.told(AddReceiver)[-1]
@@ -378,5 +378,5 @@ def test_leaving_publisher_leaves_no_sender_behind(world: World, single: bool) -
         command.track for command in world.told(RemoveTrack)
     }
     assert world.stage.is_empty
-    assert world.stage._owners == {}
+    assert world.stage._sessions.owners == {}
     assert world.stage._directory.tracks == {}

@@ -12,6 +12,9 @@ from typing import cast
 
 from livekit.protocol import models, rtc
 
+from sfu.core.connection_quality import ConnectionScore
+from sfu.core.speakers import Speaker
+
 SERVER_VERSION = "1.13.5"
 """What clients take for the server's version. They refuse RPC below 1.8.0, parse it as a strict
 three-part version and switch features by it, so it names the LiveKit release whose signal protocol
@@ -78,6 +81,35 @@ def trickles(candidates: Sequence[str], target: rtc.SignalTarget) -> list[bytes]
         ).SerializeToString()
         for index, candidate in enumerate(candidates)
     ]
+
+
+def speakers_changed(speakers: Iterable[Speaker]) -> bytes:
+    """`speakers_changed`: who began, went on louder or softer, or fell silent."""
+    changed = rtc.SpeakersChanged(
+        speakers=[
+            models.SpeakerInfo(sid=speaker.sid, level=speaker.level, active=speaker.is_active)
+            for speaker in speakers
+        ]
+    )
+    return rtc.SignalResponse(speakers_changed=changed).SerializeToString()
+
+
+def connection_quality(scores: Iterable[tuple[str, ConnectionScore]], *, knows_lost: bool) -> bytes:
+    """`connection_quality` by participant sid; older clients do not know LOST."""
+
+    def visible(quality: models.ConnectionQuality) -> models.ConnectionQuality:
+        is_lost = quality == models.ConnectionQuality.LOST
+        return models.ConnectionQuality.POOR if is_lost and not knows_lost else quality
+
+    update = rtc.ConnectionQualityUpdate(
+        updates=[
+            rtc.ConnectionQualityInfo(
+                participant_sid=sid, quality=visible(score.quality), score=score.score
+            )
+            for sid, score in scores
+        ]
+    )
+    return rtc.SignalResponse(connection_quality=update).SerializeToString()
 
 
 def server_info(node_id: str, region: str) -> models.ServerInfo:

@@ -7,8 +7,6 @@ the room and what participants look like to others is decided there, and comes h
 
 from __future__ import annotations
 
-import heapq
-import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -29,6 +27,7 @@ from sfu.core.data import (
     DataGate,
     address,
 )
+from sfu.core.dynacast import Dynacast
 from sfu.core.effects import (
     Bound,
     CloseSocket,
@@ -67,9 +66,8 @@ from sfu.core.media_events import (
     TrackLoss,
 )
 from sfu.core.participant import Participant
-from sfu.core.publication import PublishedTrack
-from sfu.core.quality import subscribed_quality_update
 from sfu.core.session import Opening, State
+from sfu.core.sessions import Sessions
 from sfu.core.speakers import Speaker, Speakers
 from sfu.core.subscription import Directory, DirectoryTrack
 
@@ -152,17 +150,13 @@ class Stage:
         self.node_id = node_id
         self._ids = ids
         self._settings = settings
-        self._sessions: dict[str, Participant] = {}
-        self._by_identity: dict[str, Participant] = {}
-        self._by_socket: dict[SocketRef, Participant] = {}
-        self._owners: dict[int, str] = {}  # engine id -> sid
         self._directory = Directory()
+        self._sessions = Sessions(self._directory)
+        self._dynacast = Dynacast(self._sessions, self._directory)
         self._speakers = Speakers()
         self._gate = DataGate()
         self._scores: dict[str, ConnectionScore] = {}
         self._scored_at: float | None = None
-        self._wakes: list[tuple[float, str]] = []
-        self._wake_of: dict[str, float] = {}
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
         """Take one event; `now` is monotonic seconds, `wall_ms` Unix milliseconds."""
@@ -173,7 +167,7 @@ class Stage:
             case SignalArrived(socket, request):
                 self._take_signal(socket, request, step)
             case SocketGone(socket):
-                participant = self._by_socket.pop(socket, None)
+                participant = self._sessions.detach(socket)
                 if participant is not None and participant.socket == socket:
                     participant.lose_socket(step)
             case OrderArrived(order):
@@ -189,9 +183,12 @@ class Stage:
 
     def next_timeout(self) -> float | None:
         """When `Ticked` is due, on the clock of `now`; None when nothing waits."""
-        times = [self._wakes[0][0] if self._wakes else None]
-        times += [self._speakers.next_timeout(), self._scored_at]
-        times += [track.quality.next_timeout() for track in self._video_tracks() if track.quality]
+        times = [
+            self._sessions.next_timeout(),
+            self._speakers.next_timeout(),
+            self._dynacast.next_timeout(),
+            self._scored_at,
+        ]
         return min((time for time in times if time is not None), default=None)
 
     @property
@@ -222,7 +219,7 @@ class Stage:
             ids=self._ids,
             settings=self._settings,
             directory=self._directory,
-            owners=self._owners,
+            owners=self._sessions.owners,
             step=step,
         )
         excess = participant.profile_excess(
@@ -232,10 +229,7 @@ class Stage:
             participant.connections.disown()
             step.emit(RefuseSocket(event.socket, BAD_REQUEST, excess))
             return
-        self._sessions[participant.sid] = participant
-        self._by_socket[event.socket] = participant
-        # An older session of this identity stays until the Room ends it, but cannot be resumed.
-        self._by_identity[participant.identity] = participant
+        self._sessions.add(participant, event.socket)
         participant.ask_to_join(step, self._settings.region)
 
     def _opening(self, event: SocketOpened) -> Opening:
@@ -259,14 +253,12 @@ class Stage:
         )
 
     def _resume(self, event: SocketOpened, step: Step) -> None:
-        participant = self._by_identity.get(event.claims.identity)
+        participant = self._sessions.by_identity(event.claims.identity)
         asked = event.open.participant_sid
         if participant is None or not participant.is_told or (asked and asked != participant.sid):
             self._refuse_resume(event, step)
             return
-        if participant.socket is not None:
-            self._by_socket.pop(participant.socket, None)
-        self._by_socket[event.socket] = participant
+        self._sessions.attach(participant, event.socket)
         participant.resume(event.socket, step)
 
     def _refuse_resume(self, event: SocketOpened, step: Step) -> None:
@@ -282,7 +274,7 @@ class Stage:
         step.emit(CloseSocket(event.socket, "no session to resume"))
 
     def _take_signal(self, socket: SocketRef, request: bytes, step: Step) -> None:
-        participant = self._by_socket.get(socket)
+        participant = self._sessions.by_socket(socket)
         if participant is None or participant.socket not in (socket, None):
             return
         try:
@@ -297,10 +289,6 @@ class Stage:
         if participant.is_told:
             requests.dispatch(participant, decoded, step)
 
-    def _owner(self, engine_id: int) -> Participant | None:
-        """The session of a pc, track or sender."""
-        return self._sessions.get(self._owners.get(engine_id, ""))
-
     # ------------------------------------------------------------------------------- orders
 
     def _take_order(self, order: room_pb2.Order, step: Step) -> None:
@@ -314,7 +302,7 @@ class Stage:
             case "show_room":
                 room = models.Room.FromString(order.show_room.room)
                 message = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room))
-                self._send(self._sessions.values(), message.SerializeToString(), step)
+                self._send(self._sessions, message.SerializeToString(), step)
             case "deliver_data":
                 self._deliver(order.deliver_data, step)
             case _:
@@ -323,7 +311,7 @@ class Stage:
 
     def _addressed(self, participant_sid: str) -> list[Participant]:
         if not participant_sid:
-            return list(self._sessions.values())
+            return list(self._sessions)
         participant = self._sessions.get(participant_sid)
         return [] if participant is None else [participant]
 
@@ -358,11 +346,11 @@ class Stage:
     def _list_track(self, order: room_pb2.ListTrack, step: Step) -> None:
         track = DirectoryTrack.of(order)
         self._directory.tracks[track.info.sid] = track
-        for participant in list(self._sessions.values()):
+        for participant in list(self._sessions):
             participant.subscribing.track_listed(track.info.sid, step)
 
     def _delist(self, track_sid: str, step: Step) -> None:
-        for participant in list(self._sessions.values()):
+        for participant in list(self._sessions):
             participant.subscribing.track_delisted(track_sid, step)
         self._directory.forget(track_sid)
 
@@ -371,7 +359,7 @@ class Stage:
         named = set(order.to)
         receivers = [
             participant
-            for participant in self._sessions.values()
+            for participant in self._sessions
             if participant.sid not in excluded and (not named or participant.sid in named)
         ]
         for message in responses.participant_updates(order.participants):
@@ -379,7 +367,7 @@ class Stage:
         if named:
             return
         for track_sid in self._note_shown(order.participants):
-            for participant in list(self._sessions.values()):
+            for participant in list(self._sessions):
                 participant.subscribing.reconcile(track_sid, step)
 
     def _note_shown(self, infos: Iterable[bytes]) -> list[str]:
@@ -424,7 +412,7 @@ class Stage:
         event: Connected | Disconnected | Failed | DataChannelOpened | DataChannelClosed,
         step: Step,
     ) -> None:
-        participant = self._owner(event.pc)
+        participant = self._sessions.owner(event.pc)
         if participant is None:
             return
         match event:
@@ -444,7 +432,7 @@ class Stage:
     def _take_track_event(
         self, event: EncodingStarted | EncodingStopped | TrackLoss, step: Step
     ) -> None:
-        participant = self._owner(event.track)
+        participant = self._sessions.owner(event.track)
         if participant is None:
             return
         match event:
@@ -460,7 +448,7 @@ class Stage:
                 assert_never(event)
 
     def _take_sender_event(self, event: LayerChanged | SenderLoss, step: Step) -> None:
-        participant = self._owner(event.sender)
+        participant = self._sessions.owner(event.sender)
         if participant is None:
             return
         match event:
@@ -473,7 +461,7 @@ class Stage:
 
     def _take_rejection(self, event: Rejected, step: Step) -> None:
         """A bad remote description is the client's fault; other refusals leave state as it was."""
-        participant = self._owner(event.id)
+        participant = self._sessions.owner(event.id)
         if participant is not None and event.command == "set_remote":
             participant.fail(step, f"set_remote was refused: {event.message}")
 
@@ -481,7 +469,7 @@ class Stage:
         rows = [
             (owner.sid, level, share)
             for track, level, share in levels
-            if (owner := self._owner(track)) is not None
+            if (owner := self._sessions.owner(track)) is not None
         ]
         self._tell_speakers(self._speakers.observe(rows, step.now), step)
 
@@ -490,7 +478,7 @@ class Stage:
         if not changes:
             return
         news: dict[tuple[Speaker, ...], list[Participant]] = defaultdict(list)
-        for participant in self._sessions.values():
+        for participant in self._sessions:
             heard = participant.subscribing.subscriptions.publishers()
             own = tuple(
                 change for change in changes if change.sid in heard or change.sid == participant.sid
@@ -498,12 +486,12 @@ class Stage:
             if own:
                 news[own].append(participant)
         for speakers, receivers in news.items():
-            self._send(receivers, _speakers_changed(speakers), step)
+            self._send(receivers, responses.speakers_changed(speakers), step)
 
     # --------------------------------------------------------------------------------- data
 
     def _route(self, event: DataReceived, step: Step) -> None:
-        participant = self._owner(event.pc)
+        participant = self._sessions.owner(event.pc)
         if participant is None or event.label == DATA_TRACK_LABEL:
             return
         if not participant.may_send_data:
@@ -534,7 +522,7 @@ class Stage:
     def _send_data(self, packet: Addressed, sender: Participant | None, step: Step) -> None:
         targets = [
             participant.data_target(packet, step.now)
-            for participant in self._sessions.values()
+            for participant in self._sessions
             if participant is not sender and packet.is_for(participant.identity, participant.sid)
         ]
         pcs = tuple(pc for pc in targets if pc is not None)
@@ -550,13 +538,8 @@ class Stage:
             notices, step.notices = step.notices, []
             for notice in notices:
                 self._take_notice(notice, step)
-        self._poll_qualities(step)
-        for sid in step.touched:
-            participant = self._sessions.get(sid)
-            due = None if participant is None else participant.next_timeout()
-            if due is not None and due < self._wake_of.get(sid, math.inf):
-                self._wake_of[sid] = due
-                heapq.heappush(self._wakes, (due, sid))
+        self._dynacast.poll(step)
+        self._sessions.schedule(step.touched)
         if self._scored_at is None and self._sessions:
             self._scored_at = step.now + self._settings.quality_interval
 
@@ -567,11 +550,11 @@ class Stage:
             case Unbound(subscriber_sid, track_sid):
                 self._unbound(subscriber_sid, track_sid, step)
             case LayersWanted(subscriber_sid, track_sid):
-                self._count_quality(subscriber_sid, track_sid)
+                self._dynacast.count(subscriber_sid, track_sid)
             case MediaConnected(participant_sid):
                 self._tell_subscribed(participant_sid, step)
             case QualityRepeatWanted(publisher_sid):
-                self._repeat_qualities(publisher_sid, step)
+                self._dynacast.repeat(publisher_sid, step)
             case TrackGone(track_sid):
                 self._delist(track_sid, step)
             case Departed(participant_sid):
@@ -584,16 +567,14 @@ class Stage:
         track = self._directory.tracks.get(track_sid)
         if subscriber is None or track is None:
             return
-        self._count_quality(subscriber_sid, track_sid)
+        self._dynacast.count(subscriber_sid, track_sid)
         self._tell_subscribed(subscriber_sid, step)
         current = self._speakers.current(track.publisher_sid)
         if current is not None:
-            subscriber.send(_speakers_changed((current,)), step)
+            subscriber.send(responses.speakers_changed((current,)), step)
 
     def _unbound(self, subscriber_sid: str, track_sid: str, step: Step) -> None:
-        published = self._published(track_sid)
-        if published is not None and published[1].quality is not None:
-            published[1].quality.forget(subscriber_sid)
+        self._dynacast.forget(subscriber_sid, track_sid)
         subscriber = self._sessions.get(subscriber_sid)
         track = self._directory.tracks.get(track_sid)
         if subscriber is None or track is None:
@@ -602,7 +583,7 @@ class Stage:
         is_last = publisher_sid not in subscriber.subscribing.subscriptions.publishers()
         if is_last and self._speakers.current(publisher_sid) is not None:
             silent = Speaker(publisher_sid, 0.0, is_active=False)
-            subscriber.send(_speakers_changed((silent,)), step)
+            subscriber.send(responses.speakers_changed((silent,)), step)
 
     def _tell_subscribed(self, subscriber_sid: str, step: Step) -> None:
         """Tell publishers of their first connected, visible subscriber, once a track."""
@@ -614,72 +595,21 @@ class Stage:
         for subscription in subscriber.subscribing.subscriptions:
             if subscription.sender is None:
                 continue
-            published = self._published(subscription.track_sid)
+            published = self._sessions.published(subscription.track_sid)
             if published is not None:
                 published[0].publishing.tell_subscribed(published[1], step)
 
-    def _published(self, track_sid: str) -> tuple[Participant, PublishedTrack] | None:
-        """A track of this node and its publisher."""
-        publisher = self._owner(self._directory.engine_ids.get(track_sid, 0))
-        track = None if publisher is None else publisher.publishing.publications.get(track_sid)
-        return None if publisher is None or track is None else (publisher, track)
-
-    def _video_tracks(self) -> list[PublishedTrack]:
-        return [
-            found[1]
-            for track_sid in self._directory.engine_ids
-            if (found := self._published(track_sid)) is not None and found[1].quality is not None
-        ]
-
-    def _count_quality(self, subscriber_sid: str, track_sid: str) -> None:
-        subscriber = self._sessions.get(subscriber_sid)
-        wanted = None if subscriber is None else subscriber.subscribing.wanted_layers(track_sid)
-        published = self._published(track_sid)
-        if wanted is not None and published is not None and published[1].quality is not None:
-            published[1].quality.want(subscriber_sid, wanted.quality)
-
-    def _poll_qualities(self, step: Step) -> None:
-        for track_sid in self._directory.engine_ids:
-            found = self._published(track_sid)
-            if found is None or found[1].quality is None or found[1].info.muted:
-                continue
-            maximum = found[1].quality.poll(step.now)
-            if maximum is not None:
-                _tell_quality(found[0], found[1], maximum, step)
-
-    def _repeat_qualities(self, publisher_sid: str, step: Step) -> None:
-        publisher = self._sessions.get(publisher_sid)
-        if publisher is None:
-            return
-        for track in publisher.publishing.publications:
-            maximum = None if track.quality is None else track.quality.announced()
-            if maximum is not None and not track.info.muted:
-                _tell_quality(publisher, track, maximum, step)
-
     def _forget(self, participant_sid: str) -> None:
-        participant = self._sessions.pop(participant_sid, None)
-        if participant is None:
-            return
-        if self._by_identity.get(participant.identity) is participant:
-            del self._by_identity[participant.identity]
-        for socket in [key for key, value in self._by_socket.items() if value is participant]:
-            del self._by_socket[socket]
+        self._sessions.forget(participant_sid)
         self._speakers.forget(participant_sid)
         self._scores.pop(participant_sid, None)
-        self._wake_of.pop(participant_sid, None)
 
     # --------------------------------------------------------------------------------- time
 
     def _tick(self, step: Step) -> None:
-        while self._wakes and self._wakes[0][0] <= step.now:
-            due, sid = heapq.heappop(self._wakes)
-            if self._wake_of.get(sid) != due:
-                continue  # an earlier wake took its place
-            del self._wake_of[sid]
-            participant = self._sessions.get(sid)
-            if participant is not None:
-                participant.tick(step)
-                step.touched.add(sid)
+        for participant in self._sessions.take_due(step.now):
+            participant.tick(step)
+            participant.touch(step)
         self._tell_speakers(self._speakers.expire(step.now), step)
         if self._scored_at is not None and step.now >= self._scored_at:
             self._scored_at = step.now + self._settings.quality_interval if self._sessions else None
@@ -691,7 +621,7 @@ class Stage:
             participant.sid: score_of(
                 participant.losses.values(), is_connected=participant.connections.is_receiving
             )
-            for participant in self._sessions.values()
+            for participant in self._sessions
             if participant.state is State.ACTIVE
         }
         is_news = any(
@@ -701,45 +631,12 @@ class Stage:
         self._scores = scores
         if not is_news:
             return
-        for participant in self._sessions.values():
+        for participant in self._sessions:
             if participant.sid not in scores or participant.client.protocol < QUALITY_PROTOCOL:
                 continue
             sids = [participant.sid, *sorted(participant.subscribing.subscriptions.publishers())]
-            message = _connection_quality(
+            message = responses.connection_quality(
                 [(sid, scores[sid]) for sid in sids if sid in scores],
                 knows_lost=participant.client.protocol >= LOST_PROTOCOL,
             )
             participant.send(message, step)
-
-
-def _tell_quality(publisher: Participant, track: PublishedTrack, maximum: int, step: Step) -> None:
-    update = subscribed_quality_update(track.info, maximum)
-    publisher.respond(step, subscribed_quality_update=update)
-
-
-def _speakers_changed(speakers: Iterable[Speaker]) -> bytes:
-    changed = rtc.SpeakersChanged(
-        speakers=[
-            models.SpeakerInfo(sid=speaker.sid, level=speaker.level, active=speaker.is_active)
-            for speaker in speakers
-        ]
-    )
-    return rtc.SignalResponse(speakers_changed=changed).SerializeToString()
-
-
-def _connection_quality(
-    scores: Iterable[tuple[str, ConnectionScore]], *, knows_lost: bool
-) -> bytes:
-    def visible(quality: models.ConnectionQuality) -> models.ConnectionQuality:
-        is_lost = quality == models.ConnectionQuality.LOST
-        return models.ConnectionQuality.POOR if is_lost and not knows_lost else quality
-
-    update = rtc.ConnectionQualityUpdate(
-        updates=[
-            rtc.ConnectionQualityInfo(
-                participant_sid=sid, quality=visible(score.quality), score=score.score
-            )
-            for sid, score in scores
-        ]
-    )
-    return rtc.SignalResponse(connection_quality=update).SerializeToString()
