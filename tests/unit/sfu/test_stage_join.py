@@ -234,3 +234,19 @@ def test_media_of_a_departed_session_is_ignored(world: World) -> None:
     world.media(Connected(pc))
     world.media(Failed(pc, "late"))
     assert world.stage.is_empty
+
+
+def test_join_with_a_bad_offer_leaves_nothing_in_the_engine(world: World) -> None:
+    offer = rtc.SessionDescription(type="offer", sdp="nonsense", id=1)
+    world.join("a", request=rtc.JoinRequest(publisher_offer=offer))
+    assert world.stage.is_empty
+    transports = [
+        command
+        for command in world.commands
+        if isinstance(command, CreatePeerConnection | ClosePeerConnection)
+    ]
+    assert isinstance(transports[-1], ClosePeerConnection)
+    made = [command.pc for command in transports if isinstance(command, CreatePeerConnection)]
+    assert sorted(made) == [
+        command.pc for command in transports if isinstance(command, ClosePeerConnection)
+    ]

@@ -15,7 +15,7 @@ from sfu.core.negotiation import BadDescription
 from sfu.core.peer_connection import PeerConnection
 from sfu.core.plans import Answered, NegotiationFailed
 from sfu.core.publishing import Publishing
-from sfu.core.session import SignalSession, State
+from sfu.core.session import SignalSession
 from sfu.core.subscribing import Subscribing
 
 
@@ -101,7 +101,7 @@ class Exchange:
         if (
             connections.offers is None
             or connections.subscriber is None
-            or self._session.state < State.JOINED
+            or not self._session.is_told
         ):
             return None
         offer = connections.offers.poll(step.now)
