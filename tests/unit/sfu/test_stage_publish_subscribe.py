@@ -13,7 +13,7 @@ from sfu.core.media_commands import (
     SetSenderLayers,
     SetTrackMuted,
 )
-from sfu.core.media_events import AudioLevels, LayerChanged
+from sfu.core.media_events import AudioLevels, LayerChanged, TrackLoss
 from tests.support.scripted_room import Client, World
 
 MIC: dict[str, object] = {"mid": "7", "kind": "audio", "cid": "mic"}
@@ -361,6 +361,18 @@ def test_connection_quality_is_told_when_new(world: World) -> None:
     count = len(b.all("connection_quality"))
     world.advance(11)
     assert len(b.all("connection_quality")) == count
+
+
+def test_loss_of_an_ended_track_no_longer_counts(world: World) -> None:
+    a, _ = pair(world, single=False)
+    add_microphone(a)
+    a.offer(MIC)
+    (track,) = world.session(a).publishing.publications
+    assert track.engine_id is not None
+    world.media(TrackLoss(track.engine_id, 0.3))
+    assert world.session(a).losses == {track.engine_id: 0.3}
+    a.offer({"mid": "7", "kind": "audio"}, offer_id=3)
+    assert world.session(a).losses == {}
 
 
 @pytest.mark.parametrize("single", [False, True])

@@ -99,6 +99,7 @@ class SignalSession:
     def disown(self, engine_id: int) -> None:
         """The object is gone from the engine, or was never made there."""
         self._owners.pop(engine_id, None)
+        self.losses.pop(engine_id, None)
 
     # ----------------------------------------------------------------------------- telling
 

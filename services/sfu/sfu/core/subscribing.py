@@ -288,7 +288,6 @@ class Subscribing:
             return
         self._session.disown(sender)
         step.emit(RemoveSender(sender))
-        self._session.losses.pop(sender, None)
         step.notices.append(Unbound(self._session.sid, subscription.track_sid))
 
     def _tell_allowed(
