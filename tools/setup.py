@@ -1,8 +1,10 @@
 """Make a fresh clone ready to run: what is missing is installed and built, what is up to date is left alone.
 
-Called by every make target that needs the environment. Uses nothing but the standard library, and any Python 3 can at
-least say what is wrong. Steps are stamped with a digest of their inputs under `.roomwright/`.
+Called by every make target that needs the environment. Uses nothing but the standard library, and any Python from
+3.7 on can at least say what is wrong. Steps are stamped with a digest of their inputs under `.roomwright/`.
 """
+
+from __future__ import annotations
 
 import argparse
 import hashlib
@@ -51,13 +53,14 @@ def main() -> None:
 
 
 def check_tools() -> None:
-    """End with one line that says what to install when a build tool is missing."""
+    """End with one line for each missing build tool that says what to install."""
     if sys.version_info < (3, 11):  # noqa: UP036  # any Python may be asked to run this
         version = sys.version.split()[0]
         fail(f"Python 3.11 or newer is needed, this is {version}: run `make PYTHON=python3.12 ...`")
-    for tool, advice in NEEDED.items():
-        if shutil.which(tool) is None:
-            fail(advice)
+    missing = [advice for tool, advice in NEEDED.items() if shutil.which(tool) is None]
+    if missing:
+        # One line for each tool; node and npm come together.
+        fail("\nsetup: ".join(dict.fromkeys(missing)))
 
 
 def python_step() -> None:

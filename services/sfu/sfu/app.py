@@ -77,10 +77,14 @@ class SfuApp(ServiceApp):
             cpu_load=min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)),
         )
 
-    async def close(self) -> None:
-        """Tell everybody, let it reach them, then stop serving."""
+    async def end_calls(self) -> None:
+        """End every room: everybody in it is told that the server shuts down. May be repeated."""
         await self.node.close()
         await self._streams.finish(FLUSH_S)
+
+    async def close(self) -> None:
+        """Tell everybody, let it reach them, then stop serving."""
+        await self.end_calls()
         await asyncio.gather(
             self._leases.close(FLUSH_S),
             self._events.flush(FLUSH_S),

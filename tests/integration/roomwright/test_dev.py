@@ -5,20 +5,22 @@ import re
 import signal
 import socket
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import httpx
 import pytest
+from livekit import rtc
+from livekit.protocol import rtc as livekit_rtc
 
-pytest.importorskip("mediacore", exc_type=ImportError)
+from tests.support.dev_server import DevServer, free_port
+from tests.support.python_client import PythonClient, until
 
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+END_S = 10.0  # to close everything, on a busy machine
+SHUT_DOWN = f"disconnected {rtc.DisconnectReason.SERVER_SHUTDOWN}"
 
 
 class Dev:
@@ -31,12 +33,23 @@ class Dev:
 
     async def wait_until_ready(self) -> None:
         assert self.process.stdout is not None
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(25):
             while "URL    ws://" not in self.output or not self.output.endswith("\n\n"):
                 line = await self.process.stdout.readline()
                 if not line:
                     raise AssertionError(self.output + await self.errors())
                 self.output += line.decode()
+
+    @property
+    def server(self) -> DevServer:
+        """For those who join."""
+        return DevServer(port=self.port, pid=self.process.pid, log=Path("/dev/null"))
+
+    async def interrupt(self) -> str:
+        """Ctrl-C, and the line it is answered with."""
+        assert self.process.stdout is not None
+        self.process.send_signal(signal.SIGINT)
+        return (await self.process.stdout.readline()).decode()
 
     async def errors(self) -> str:
         assert self.process.stderr is not None
@@ -44,8 +57,8 @@ class Dev:
 
 
 @asynccontextmanager
-async def started(directory: Path, *flags: str, port: int | None = None) -> AsyncIterator[Dev]:
-    port = port or free_port()
+async def started(directory: Path, *flags: str) -> AsyncIterator[Dev]:
+    port = free_port()
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "roomwright", "dev", "--port", str(port)),
         *("--udp-port", str(free_port(socket.SOCK_DGRAM)), "--tcp-port", str(free_port())),
@@ -84,18 +97,85 @@ async def test_everything_starts_answers_and_ends_at_once_when_idle(tmp_path: Pa
         assert not list(tmp_path.glob("nats/*.ports"))
 
 
-async def test_busy_port_is_named_with_the_flag_that_moves_it(tmp_path: Path) -> None:
-    with socket.socket() as busy:
+async def calling(dev: Dev) -> PythonClient:
+    """A participant whose media flows."""
+    client = await PythonClient.join(dev.server, "demo", "ann")
+    await client.publish_tone()
+    return client
+
+
+async def test_those_in_calls_are_told_of_the_shutdown_after_a_short_grace(tmp_path: Path) -> None:
+    async with started(tmp_path) as dev:
+        await dev.wait_until_ready()
+        client = await calling(dev)
+        assert "waiting 5 s for 1 participant to leave; Ctrl-C again" in await dev.interrupt()
+        assert client.room.isconnected()
+        async with asyncio.timeout(5 + END_S):
+            assert await dev.process.wait() == 0
+        await until(lambda: SHUT_DOWN in client.events, f"told: {client.events}", 3)
+        assert "reconnecting" not in client.events
+        await client.leave()
+        assert await dev.errors() == ""
+
+
+async def test_second_interrupt_ends_calls_now_and_still_tells_why(tmp_path: Path) -> None:
+    async with started(tmp_path) as dev:
+        await dev.wait_until_ready()
+        client = await calling(dev)
+        await dev.interrupt()
+        dev.process.send_signal(signal.SIGINT)
+        # Long before the grace is over.
+        await until(lambda: SHUT_DOWN in client.events, f"told: {client.events}", 3)
+        async with asyncio.timeout(END_S):
+            assert await dev.process.wait() == 0
+        await client.leave()
+        assert await dev.errors() == ""
+
+
+async def test_grace_ends_with_the_last_call(tmp_path: Path) -> None:
+    goodbye = livekit_rtc.SignalRequest(leave=livekit_rtc.LeaveRequest())
+    async with started(tmp_path) as dev, aiohttp.ClientSession() as http:
+        await dev.wait_until_ready()
+        query = {"access_token": dev.server.token("demo", "ann"), "protocol": "17"}
+        async with http.ws_connect(f"{dev.server.url}/rtc", params=query) as socket_:
+            await socket_.receive()
+            assert "1 participant" in await dev.interrupt()
+            begin = time.monotonic()
+            await socket_.send_bytes(goodbye.SerializeToString())
+            async for _ in socket_:
+                pass
+            assert socket_.close_code == 1000
+            # What is left of the grace is not waited for, however slow the machine is.
+            assert time.monotonic() - begin < 4
+            async with asyncio.timeout(END_S):
+                assert await dev.process.wait() == 0
+
+
+@pytest.mark.parametrize(
+    ("flag", "kind"),
+    [
+        ("--port", socket.SOCK_STREAM),
+        ("--tcp-port", socket.SOCK_STREAM),
+        ("--udp-port", socket.SOCK_DGRAM),
+    ],
+)
+async def test_busy_port_is_named_with_the_flag_that_moves_it(
+    tmp_path: Path, flag: str, kind: socket.SocketKind
+) -> None:
+    with socket.socket(socket.AF_INET, kind) as busy:
         busy.bind(("127.0.0.1", 0))
-        busy.listen()
+        if kind is socket.SOCK_STREAM:
+            busy.listen()
         port = busy.getsockname()[1]
-        async with started(tmp_path, port=port) as dev:
+        async with started(tmp_path, flag, str(port)) as dev:
             assert await dev.process.wait() == 1
             text = await dev.errors()
+    protocol = "TCP" if kind is socket.SOCK_STREAM else "UDP"
     assert text == (
-        f"roomwright: TCP port {port} on 127.0.0.1 is in use: "
-        "stop what uses it, or move with --port\n"
+        f"roomwright: {protocol} port {port} on 127.0.0.1 is in use: "
+        f"stop what uses it, or move with {flag}\n"
     )
+    assert not (tmp_path / "nats").exists()
 
 
 async def test_known_keys_are_refused_beyond_loopback(tmp_path: Path) -> None:

@@ -50,6 +50,14 @@ def test_a_close_waits_for_what_was_sent_before() -> None:
     assert socket.over
 
 
+def test_a_lost_node_does_not_cut_the_last_words_it_sent() -> None:
+    socket = accepted()
+    assert socket.handle(ResponseArrived(b"leave"), 1.0) == [Write(b"leave")]
+    assert socket.handle(CloseArrived(1000), 1.0) == []
+    assert socket.handle(NodeLost(), 1.0) == []
+    assert socket.handle(Written(), 1.1) == [Close(1000)]
+
+
 def test_a_close_does_not_wait_for_ever() -> None:
     socket = accepted()
     socket.handle(ResponseArrived(b"leave"), 1.0)

@@ -115,10 +115,7 @@ class SignalSocket:
                 self._close_by = now + FLUSH_TIMEOUT_S
                 return self._close_if_flushed()
             case NodeLost():
-                # 1011 is no normal close, so every SDK answers it with a resume.
-                return self._end(
-                    Close(1011) if self.accepted else Deny(503, "node went away, try again")
-                )
+                return self._node_lost()
             case Written():
                 self._queued_bytes -= len(self._queue.popleft())
                 following: list[Effect] = [Write(self._queue[0])] if self._queue else []
@@ -148,6 +145,14 @@ class SignalSocket:
             # 1008 makes the client resume, which sends it the present state instead of the backlog.
             return self._end(Close(1008, too_slow=True))
         return [Write(response)] if len(self._queue) == 1 else []
+
+    def _node_lost(self) -> list[Effect]:
+        if self._close_code is not None:
+            return []  # it said all it had to say; what is queued goes out before the close
+        if not self.accepted:
+            return self._end(Deny(503, "node went away, try again"))
+        # 1011 is no normal close, so every SDK answers it with a resume.
+        return self._end(Close(1011))
 
     def _close_if_flushed(self) -> list[Effect]:
         if self._close_code is None or self._queue:
