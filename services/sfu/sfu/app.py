@@ -7,7 +7,6 @@ import os
 from collections.abc import Mapping
 from functools import partial
 
-import mediacore
 from chassis.chassis import Chassis
 from chassis.errors import SettingsError
 from chassis.run import ServiceApp
@@ -21,7 +20,7 @@ from sfu.core.effects import StageSettings
 from sfu.core.room import RoomSettings
 from sfu.core.stage import Stage
 from sfu.ids import StageIds
-from sfu.media import EngineAdapter
+from sfu.media import EngineAdapter, engine_config
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
 from sfu.runner import StageMachine, Surroundings
@@ -144,22 +143,19 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
 
 
 def _engine(settings: SfuSettings) -> EngineAdapter:
-    config = mediacore.EngineConfig(
-        udp=[_binding(address, settings.node_ip) for address in settings.udp_addresses],
-        tcp=[_binding(address, settings.node_ip) for address in settings.tcp_addresses],
+    for address in (*settings.udp_addresses, *settings.tcp_addresses):
+        if address.rpartition(":")[0] in WILDCARDS and not settings.node_ip:
+            raise SettingsError(f"{address} is a wildcard: set node_ip to what clients can reach")
+    config = engine_config(
+        settings.udp_addresses,
+        settings.tcp_addresses,
+        advertised_ip=settings.node_ip,
         max_peer_connections=settings.max_peer_connections,
     )
     try:
         return EngineAdapter(config)
     except OSError as error:
         raise SettingsError(f"cannot open a media port: {error}") from None
-
-
-def _binding(address: str, node_ip: str) -> mediacore.Binding:
-    host = address.rpartition(":")[0]
-    if host in WILDCARDS and not node_ip:
-        raise SettingsError(f"{address} is a wildcard: set node_ip to what clients can reach")
-    return mediacore.Binding(address, node_ip or None)
 
 
 def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettings:

@@ -1,4 +1,4 @@
-"""The media engine behind values: the only import of `mediacore.Engine`.
+"""The media engine behind values: the only import of the engine in the service.
 
 `perform` turns a command into one engine call, which returns at once; events come in batches when
 the engine's descriptor is readable and go to `on_event` on the loop's thread. Nothing here decides
@@ -16,6 +16,21 @@ from sfu.core import media_commands as commands
 from sfu.core import media_events as events
 
 STATS_INTERVAL = 5.0  # seconds between loss reports
+
+
+def engine_config(
+    udp_addresses: Sequence[str],
+    tcp_addresses: Sequence[str],
+    *,
+    advertised_ip: str,
+    max_peer_connections: int,
+) -> mediacore.EngineConfig:
+    """Sockets at `host:port` each; clients are told `advertised_ip`, or the bound host if empty."""
+    return mediacore.EngineConfig(
+        udp=[mediacore.Binding(address, advertised_ip or None) for address in udp_addresses],
+        tcp=[mediacore.Binding(address, advertised_ip or None) for address in tcp_addresses],
+        max_peer_connections=max_peer_connections,
+    )
 
 
 class EngineAdapter:

@@ -10,17 +10,24 @@ class SfuMetrics:
 
     def __init__(self, metrics: Metrics) -> None:
         self.rooms = metrics.gauge("roomwright_sfu_rooms", "Rooms with a home on this node")
-        self.participants = metrics.gauge("roomwright_sfu_participants", "Participants on this node")
-        self.signal_streams = metrics.gauge("roomwright_sfu_signal_streams", "Signaling replicas connected")
+        self.participants = metrics.gauge(
+            "roomwright_sfu_participants", "Participants on this node"
+        )
+        self.signal_streams = metrics.gauge(
+            "roomwright_sfu_signal_streams", "Signaling replicas connected"
+        )
         self.faults = metrics.counter(
             "roomwright_sfu_faults_total", "Bugs met and survived, by machine", ["machine"]
         )
-        self.refused = metrics.counter("roomwright_sfu_refused_total", "Joins and calls refused", ["reason"])
+        self.refused = metrics.counter(
+            "roomwright_sfu_refused_total", "Joins and calls refused", ["reason"]
+        )
         self.resyncs = metrics.counter(
             "roomwright_sfu_link_resyncs_total", "Room links that lost messages for good"
         )
         self.flooding_sockets = metrics.counter(
-            "roomwright_sfu_flooding_sockets_total", "Sockets closed for sending faster than they are served"
+            "roomwright_sfu_flooding_sockets_total",
+            "Sockets closed for sending faster than they are served",
         )
         self.events_spooled = metrics.gauge(
             "roomwright_sfu_events_spooled", "Events waiting for the EVENTS stream"
@@ -29,5 +36,6 @@ class SfuMetrics:
             "roomwright_sfu_events_lost_total", "Events dropped because the spool was full"
         )
         self.heartbeats_failed = metrics.counter(
-            "roomwright_sfu_heartbeats_failed_total", "Heartbeats that did not reach the nodes bucket"
+            "roomwright_sfu_heartbeats_failed_total",
+            "Heartbeats that did not reach the nodes bucket",
         )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal
 
-from mediacore import MediaSection, SdpCache, SdpCodec, SdpRid, SessionDescription
+from mediacore.sdp import MediaSection, SdpCache, SdpCodec, SdpRid, SessionDescription
 from sfu.core import codecs, extensions
 from sfu.core.codecs import ClientTraits
 from sfu.core.matching import Match, match_sections

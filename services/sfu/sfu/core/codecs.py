@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from livekit.protocol.models import ClientConfiguration, ClientInfo, Codec
 
-from mediacore import SdpCodec
+from mediacore.sdp import SdpCodec
 from sfu.core import media_commands
 from sfu.core.plans import Kind
 

@@ -7,7 +7,7 @@ often do not. Only ids and kinds are compared here: what a section is answered i
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
-from mediacore import MediaSection
+from mediacore.sdp import MediaSection
 from sfu.core import codecs
 from sfu.core.negotiation import cid_of, sends
 from sfu.core.plans import AnnouncedTrack

@@ -11,7 +11,14 @@ here, transports live in the media core.
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from mediacore import MediaSection, SdpCache, SdpCodec, SdpError, SdpSsrcGroup, SessionDescription
+from mediacore.sdp import (
+    MediaSection,
+    SdpCache,
+    SdpCodec,
+    SdpError,
+    SdpSsrcGroup,
+    SessionDescription,
+)
 from sfu.core import codecs, extensions
 from sfu.core.codecs import ClientTraits, CodecPolicy
 from sfu.core.plans import DownTrack, LocalTransport, ReceiverPlan, RemoteParameters, SenderPlan

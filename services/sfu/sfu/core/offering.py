@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from mediacore import MediaSection, SdpCache, SessionDescription
+from mediacore.sdp import MediaSection, SdpCache, SessionDescription
 from sfu.core import codecs, extensions
 from sfu.core.negotiation import (
     DTLS_SETUP,
