@@ -71,6 +71,8 @@ pub struct Shard {
     pub(crate) timers: BinaryHeap<Reverse<(Instant, Timer)>>,
     pub(crate) next_tick: Instant,
     pub(crate) next_levels: Instant,
+    /// No peer connection is scheduled before this.
+    pub(crate) rest_until: Instant,
     pub(crate) dirty: Vec<usize>,
     pub(crate) pool: PacketPool,
     pub(crate) buffers: Vec<Vec<u8>>,
@@ -89,6 +91,8 @@ pub(crate) enum Timer {
     Source(usize),
 }
 
+/// A peer connection's timers are not served twice within this.
+const LEAST_REST: Duration = Duration::from_millis(1);
 /// How often slow things are looked at: stalled encodings, waiting keyframe requests, layer choice.
 pub(crate) const TICK: Duration = Duration::from_millis(100);
 /// Receiver reports this often.
@@ -128,6 +132,7 @@ impl Shard {
             timers: BinaryHeap::new(),
             next_tick: now + TICK,
             next_levels: now + config.level_interval,
+            rest_until: now,
             dirty: Vec::new(),
             pool: PacketPool::default(),
             buffers: Vec::new(),
@@ -233,6 +238,8 @@ impl Shard {
 
     /// Does what is due. Calling too early does nothing.
     pub fn handle_timeout(&mut self, now: Instant) {
+        // A deadline that does not move when it is served must not keep the shard from everything else.
+        self.rest_until = now + LEAST_REST;
         while let Some(&Reverse((at, timer))) = self.timers.peek() {
             if at > now {
                 break;
@@ -280,6 +287,8 @@ impl Shard {
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
+        // Media that arrives moves the transport's deadlines without a word from it: what was noted may be long past.
+        peer.transport_due = peer.transport.poll_timeout();
         if peer.rtp_due.is_some_and(|due| due <= now) {
             peer.rtp_due = None;
             self.rtp_timeout(slot, now);
@@ -372,6 +381,7 @@ impl Shard {
 
     /// Sets the timer of a peer connection if it must run earlier than it is set for.
     pub(crate) fn schedule(&mut self, slot: usize) {
+        let rest_until = self.rest_until;
         let Some(peer) = self.peers.get_mut(slot).and_then(Option::as_mut) else {
             return;
         };
@@ -380,6 +390,7 @@ impl Shard {
             (Some(due), None) | (None, Some(due)) => due,
             (None, None) => return,
         };
+        let due = due.max(rest_until);
         if peer.scheduled.is_none_or(|at| due < at) {
             peer.scheduled = Some(due);
             self.timers.push(Reverse((due, Timer::Peer(slot))));

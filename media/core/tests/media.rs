@@ -204,3 +204,38 @@ fn reordered_and_delayed_packets_all_arrive() {
     assert!(stats.tracks[0].packets > 400);
     assert!(stats.tracks[0].lost <= 2, "{:?}", stats.tracks[0]);
 }
+
+#[test]
+fn a_publisher_that_vanishes_is_given_up_and_costs_nothing_more() {
+    let (mut world, server, one, two) = one_to_one(TrackKind::Video, LinkConfig::default());
+    world.run(Duration::from_secs(3));
+    no_rejections(&mut world, &[server, one, two]);
+
+    let cut = LinkConfig {
+        loss: 1.0,
+        ..LinkConfig::default()
+    };
+    world.set_link(one, server, cut);
+    world.set_link(server, one, cut);
+    let mut seen = Vec::new();
+    for _ in 0..600 {
+        world.run(Duration::from_millis(100));
+        let now = world.now;
+        let due = world.shard(server).poll_timeout();
+        assert!(due > now, "the server has something to do for ever");
+        seen.extend(world.events(server));
+    }
+    let gone = PcId(1);
+    let lost = seen
+        .iter()
+        .any(|event| matches!(event, Event::Disconnected { pc } if *pc == gone));
+    let failed = seen
+        .iter()
+        .any(|event| matches!(event, Event::Failed { pc, .. } if *pc == gone));
+    assert!(lost && failed, "{seen:?}");
+    assert!(
+        !seen
+            .iter()
+            .any(|event| matches!(event, Event::Failed { pc, .. } if *pc == PcId(2)))
+    );
+}
