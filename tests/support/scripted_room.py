@@ -21,6 +21,7 @@ from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu.core import media_commands as commands
 from sfu.core import negotiation, plans, stage
+from sfu.core.codecs import DEFAULT_ENABLED
 from sfu.core.media_events import (
     OWNER_SHIFT,
     Connected,
@@ -43,18 +44,6 @@ NODE = "ND_test"
 OWNER = 7
 WALL_MS = 1_700_000_000_000
 FINGERPRINT = "sha-256 " + ":".join(["AB"] * 32)
-CODECS = (
-    "audio/PCMU",
-    "audio/PCMA",
-    "audio/opus",
-    "audio/red",
-    "video/VP8",
-    "video/H264",
-    "video/VP9",
-    "video/AV1",
-    "video/H265",
-    "video/rtx",
-)
 CommandT = TypeVar("CommandT")
 
 
@@ -189,7 +178,7 @@ class World:
             "room1",
             "RM_000000000001",
             1,
-            RoomSettings(enabled_codecs=CODECS, **room_settings),  # type: ignore[arg-type]
+            RoomSettings(enabled_codecs=DEFAULT_ENABLED, **room_settings),  # type: ignore[arg-type]
             lambda: f"EV_{next(counter):012d}",
             self.now,
             self.wall_ms,

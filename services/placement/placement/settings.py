@@ -10,7 +10,7 @@ from chassis.settings import ChassisSettings
 class PlacementSettings(ChassisSettings):
     """When a node counts as silent, and for how long a caller waits."""
 
-    model_config = SettingsConfigDict(env_prefix="PLACEMENT_", env_nested_delimiter="__")
+    model_config = SettingsConfigDict(env_prefix="PLACEMENT_")
 
     grpc_address: str = "127.0.0.1:7890"
     node_stale_after_s: float = 5.0

@@ -17,6 +17,7 @@ from contracts.placement.v1 import placement_pb2
 from sfu.api import NodeService, SignalStreams
 from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
 from sfu.core.effects import StageSettings
+from sfu.core.profile import ProfileLimits
 from sfu.core.room import RoomSettings
 from sfu.core.stage import Stage
 from sfu.ids import StageIds
@@ -173,6 +174,12 @@ def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettin
         region=settings.region,
         enabled_codecs=tuple(c for c in settings.enabled_codecs if not c.endswith("/rtx")),
         simulate_allowed=settings.simulate_allowed,
+        profile_limits=_profile_limits(settings),
+    )
+
+
+def _profile_limits(settings: SfuSettings) -> ProfileLimits:
+    return ProfileLimits(
         max_metadata_bytes=settings.max_metadata_bytes,
         max_attributes_bytes=settings.max_attributes_bytes,
         max_name_bytes=settings.max_name_bytes,
@@ -184,9 +191,7 @@ def _room_settings(settings: SfuSettings) -> RoomSettings:
         empty_timeout=settings.empty_timeout_s,
         departure_timeout=settings.departure_timeout_s,
         max_participants=settings.max_participants,
-        max_metadata_bytes=settings.max_metadata_bytes,
-        max_attributes_bytes=settings.max_attributes_bytes,
-        max_name_bytes=settings.max_name_bytes,
+        profile_limits=_profile_limits(settings),
         is_remote_unmute_enabled=settings.enable_remote_unmute,
         enabled_codecs=settings.enabled_codecs,
     )

@@ -6,18 +6,13 @@ from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ChassisSettings
+from sfu.core.codecs import DEFAULT_ENABLED
 
 
 class SfuSettings(ChassisSettings):
     """Where media flows, what rooms are like by default, and what is too large."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SFU_",
-        env_nested_delimiter="__",
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-    )
+    model_config = SettingsConfigDict(env_prefix="SFU_")
 
     placement_address: str = "127.0.0.1:7890"
     """Where leases are given back; empty: nowhere."""
@@ -40,18 +35,7 @@ class SfuSettings(ChassisSettings):
     """Participants of a room, recorders and agents not counted; 0: as many as come."""
     enable_remote_unmute: bool = False
     """Let the RoomService API unmute somebody's track."""
-    enabled_codecs: tuple[str, ...] = (
-        "audio/PCMU",
-        "audio/PCMA",
-        "audio/opus",
-        "audio/red",
-        "video/VP8",
-        "video/H264",
-        "video/VP9",
-        "video/AV1",
-        "video/H265",
-        "video/rtx",
-    )
+    enabled_codecs: tuple[str, ...] = DEFAULT_ENABLED
     simulate_allowed: bool = False
     """Obey the SimulateScenario requests of SDK tests."""
 

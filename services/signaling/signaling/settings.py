@@ -10,9 +10,7 @@ from chassis.settings import ChassisSettings
 class SignalingSettings(ChassisSettings):
     """Where it listens, where placement is, and what it serves beside the protocol."""
 
-    model_config = SettingsConfigDict(
-        env_prefix="SIGNALING_", env_nested_delimiter="__", frozen=True
-    )
+    model_config = SettingsConfigDict(env_prefix="SIGNALING_")
 
     http_addresses: tuple[str, ...] = ("127.0.0.1:7880",)
     placement_address: str = "127.0.0.1:7890"

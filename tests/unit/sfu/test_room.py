@@ -12,6 +12,7 @@ from livekit.protocol import rtc
 
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import room_pb2
+from sfu.core.profile import ProfileLimits
 from sfu.core.room import (
     AnswerApi,
     ApiCalled,
@@ -414,7 +415,7 @@ def test_a_profile_change_is_shown_before_it_is_answered() -> None:
     ],
 )
 def test_a_profile_change_may_be_refused(can_update: bool, metadata: str, reason: int) -> None:
-    scene = Scene(RoomSettings(max_metadata_bytes=10))
+    scene = Scene(RoomSettings(profile_limits=ProfileLimits(max_metadata_bytes=10)))
     scene.join("a", can_update_metadata=can_update)
     change = room_pb2.ProfileChangeRequested(metadata=metadata)
     scene.fact("PA_a", profile_change_requested=change)
@@ -441,7 +442,7 @@ def test_create_room_applies_its_settings_once() -> None:
 
 
 def test_create_room_over_the_limit_leaves_no_room() -> None:
-    scene = Scene(RoomSettings(max_metadata_bytes=1))
+    scene = Scene(RoomSettings(profile_limits=ProfileLimits(max_metadata_bytes=1)))
     answer = scene.call("CreateRoom", api.CreateRoomRequest(name="r", metadata="mm"))
     assert answer.error_code == "invalid_argument"
     assert scene.room.is_closed
@@ -548,14 +549,16 @@ def test_becoming_hidden_is_a_departure_for_the_others_and_back_again() -> None:
         (api.UpdateParticipantRequest(identity="a", metadata="x" * 9), "metadata is 9 bytes"),
         (
             api.UpdateParticipantRequest(identity="a", attributes={"abcd": "efghi"}),
-            "attributes is 9 bytes",
+            "attributes are 9 bytes",
         ),
     ],
 )
 def test_update_participant_over_a_limit_changes_nothing(
     request_: api.UpdateParticipantRequest, message: str
 ) -> None:
-    limits = RoomSettings(max_name_bytes=8, max_metadata_bytes=8, max_attributes_bytes=8)
+    limits = RoomSettings(
+        profile_limits=ProfileLimits(max_name_bytes=8, max_metadata_bytes=8, max_attributes_bytes=8)
+    )
     scene = Scene(limits)
     scene.join("a")
     before = scene.info("a")

@@ -212,7 +212,7 @@ def test_full_room_refuses_the_socket(world: World) -> None:
 def test_metadata_beyond_the_limit_refuses_the_socket(world: World) -> None:
     request = rtc.JoinRequest(metadata="x" * (512 * 1024 + 1))
     a = world.join("a", request=request)
-    assert a.refused == (400, "metadata size exceeds limits")
+    assert a.refused == (400, "metadata is 524289 bytes, the limit is 524288")
     assert world.stage.is_empty
     assert not world.facts
 

@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from contracts.room.v1 import room_pb2
+from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
 from sfu.core.media_commands import Command
+from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,22 +87,10 @@ class StageSettings:
     sign_token: Callable[[Mapping[str, object]], str]  # claims with exp and nbf, without iss -> JWT
     region: str = ""
     ice_servers: tuple[bytes, ...] = ()  # livekit.ICEServer
-    enabled_codecs: tuple[str, ...] = (
-        "audio/PCMU",
-        "audio/PCMA",
-        "audio/opus",
-        "audio/red",
-        "video/VP8",
-        "video/H264",
-        "video/VP9",
-        "video/AV1",
-        "video/H265",
-    )
+    enabled_codecs: tuple[str, ...] = (*AUDIO_MIMES, *VIDEO_MIMES)
     ice_lite: bool = True
     simulate_allowed: bool = False
-    max_metadata_bytes: int = 512 * 1024
-    max_attributes_bytes: int = 64 * 1024
-    max_name_bytes: int = 256
+    profile_limits: ProfileLimits = DEFAULT_LIMITS
     ping_interval: int = 5
     ping_timeout: int = 15
     join_timeout: float = 60.0

@@ -8,7 +8,6 @@ what concerns others it leaves as notices in the step.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import cast
 
 from livekit.protocol import models, rtc
@@ -402,10 +401,6 @@ class Participant(SignalSession):
         """Whether this node plays faults for tests."""
         return self.settings.simulate_allowed
 
-    def profile_excess(self, name: str, metadata: str, attributes: Mapping[str, str]) -> str | None:
-        """Which limit a wished profile exceeds, None when it fits."""
-        return profile_excess(name, metadata, attributes, self.settings)
-
     def note_signal(self, wall_ms: int) -> None:
         """A request came."""
         self._last_signal_ms = wall_ms
@@ -451,17 +446,3 @@ class Participant(SignalSession):
             return
         for payload in self._held.release(step.now):
             step.emit(SendData((self.connections.primary.id,), RELIABLE_LABEL, payload))
-
-
-def profile_excess(
-    name: str, metadata: str, attributes: Mapping[str, str], settings: StageSettings
-) -> str | None:
-    """Which limit a profile exceeds, None when it fits."""
-    if len(name.encode()) > settings.max_name_bytes:
-        return "name size exceeds limits"
-    if len(metadata.encode()) > settings.max_metadata_bytes:
-        return "metadata size exceeds limits"
-    size = sum(len(key.encode()) + len(value.encode()) for key, value in attributes.items())
-    if size > settings.max_attributes_bytes:
-        return "attribute size exceeds limits"
-    return None

@@ -162,12 +162,14 @@ def update_metadata(
             update_metadata=request,
         )
         return
-    limit = participant.profile_excess(request.name, request.metadata, dict(request.attributes))
-    if limit is not None:
+    excess = participant.settings.profile_limits.excess(
+        name=request.name, metadata=request.metadata, attributes=request.attributes
+    )
+    if excess is not None:
         participant.respond_to(
             step,
             Reason.LIMIT_EXCEEDED,
-            limit,
+            excess,
             request_id=request.request_id,
             update_metadata=request,
         )

@@ -21,6 +21,7 @@ from livekit.protocol import rtc
 
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import room_pb2
+from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
 
 # ------------------------------------------------------------------------------------------ events
 
@@ -101,14 +102,12 @@ Effect = GiveOrder | Publish | AnswerApi | Closed
 
 @dataclass(frozen=True, slots=True)
 class RoomSettings:
-    """Limits and defaults of rooms. Timeouts in seconds; a size limit of 0 means none."""
+    """Limits and defaults of rooms. Timeouts in seconds."""
 
     empty_timeout: int = 300
     departure_timeout: int = 20
     max_participants: int = 0
-    max_metadata_bytes: int = 512 * 1024
-    max_attributes_bytes: int = 64 * 1024
-    max_name_bytes: int = 256
+    profile_limits: ProfileLimits = DEFAULT_LIMITS
     is_remote_unmute_enabled: bool = False
     enabled_codecs: tuple[str, ...] = ()
     tombstone_lifetime: float = 60.0
@@ -723,8 +722,7 @@ class Room:
         return api.DeleteRoomResponse()
 
     def _update_room(self, request: api.UpdateRoomMetadataRequest) -> lk.Room:
-        limit = self._settings.max_metadata_bytes
-        _check_size("metadata", len(request.metadata.encode()), limit)
+        self._check_profile(metadata=request.metadata)
         self._info.metadata = request.metadata
         self._show_room()
         return self._room_now()
@@ -740,7 +738,7 @@ class Room:
     def _create_room(self, request: api.CreateRoomRequest) -> lk.Room:
         if not self._is_started:
             try:
-                self._check_profile(request.name, request.metadata, {})
+                self._check_profile(name=request.name, metadata=request.metadata)
             except ApiError:
                 self._close(lk.ROOM_CLOSED)  # never started: nobody hears of it
                 raise
@@ -868,7 +866,7 @@ class Room:
         """An empty name or metadata changes nothing; an empty attribute value deletes its key."""
         merged = {**member.info.attributes, **attributes}
         merged = {key: value for key, value in merged.items() if value}
-        self._check_profile(name, metadata, merged)
+        self._check_profile(name=name, metadata=metadata, attributes=merged)
         if name:
             member.info.name = name
         if metadata:
@@ -877,12 +875,13 @@ class Room:
             member.info.attributes.clear()
             member.info.attributes.update(merged)
 
-    def _check_profile(self, name: str, metadata: str, attributes: Mapping[str, str]) -> None:
-        settings = self._settings
-        _check_size("name", len(name.encode()), settings.max_name_bytes)
-        _check_size("metadata", len(metadata.encode()), settings.max_metadata_bytes)
-        size = sum(len(k.encode()) + len(v.encode()) for k, v in attributes.items())
-        _check_size("attributes", size, settings.max_attributes_bytes)
+    def _check_profile(
+        self, *, name: str = "", metadata: str = "", attributes: Mapping[str, str] | None = None
+    ) -> None:
+        limits = self._settings.profile_limits
+        excess = limits.excess(name=name, metadata=metadata, attributes=attributes)
+        if excess is not None:
+            raise ApiError("invalid_argument", excess)
 
     def _room_now(self) -> lk.Room:
         return lk.Room.FromString(self._room_bytes())
@@ -910,11 +909,6 @@ def _new_member(node_id: str, sid: str, request: room_pb2.JoinRequested) -> Memb
         capabilities=cast("list[lk.ClientInfo.Capability]", request.capabilities),
     )
     return Member(node_id=node_id, info=info, protocol_version=request.protocol_version)
-
-
-def _check_size(what: str, size: int, limit: int) -> None:
-    if limit and size > limit:
-        raise ApiError("invalid_argument", f"{what} is {size} bytes, the limit is {limit}")
 
 
 def _allowed_identities(

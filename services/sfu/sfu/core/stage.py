@@ -222,8 +222,10 @@ class Stage:
             owners=self._sessions.owners,
             step=step,
         )
-        excess = participant.profile_excess(
-            participant.name, participant.metadata, participant.attributes
+        excess = self._settings.profile_limits.excess(
+            name=participant.name,
+            metadata=participant.metadata,
+            attributes=participant.attributes,
         )
         if excess is not None:
             participant.connections.disown()
