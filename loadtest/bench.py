@@ -55,11 +55,13 @@ class JoinResult:
 
 @dataclass(frozen=True, slots=True)
 class ChurnResult:
-    """Joins and leaves, measured: memory that does not come back."""
+    """Joins and leaves, measured: memory that does not come back, of the server and of its children (nats-server)."""
 
     joins: int
-    rss_before_mb: float
-    rss_after_mb: float
+    server_before_mb: float
+    server_after_mb: float
+    children_before_mb: float
+    children_after_mb: float
 
 
 async def fanout(
@@ -114,13 +116,19 @@ async def joins(swarm: Swarm, pid: int, count: int, per_room: int) -> JoinResult
 
 async def churn(swarm: Swarm, pid: int, count: int) -> ChurnResult:
     """`count` joins and leaves after as many as fill every cache; memory is read when all have left."""
-    await _join_and_leave(swarm, max(count // 4, CHURN_ROOM), CHURN_ROOM)
+    await _join_and_leave(swarm, max(count // 2, CHURN_ROOM), CHURN_ROOM)
     await asyncio.sleep(SETTLE_S)
     before = usage(pid)
     await _join_and_leave(swarm, count, CHURN_ROOM)
     await asyncio.sleep(SETTLE_S)
     after = usage(pid)
-    return ChurnResult(count, before.rss_bytes / 1e6, after.rss_bytes / 1e6)
+    return ChurnResult(
+        joins=count,
+        server_before_mb=before.own_rss_bytes / 1e6,
+        server_after_mb=after.own_rss_bytes / 1e6,
+        children_before_mb=(before.rss_bytes - before.own_rss_bytes) / 1e6,
+        children_after_mb=(after.rss_bytes - after.own_rss_bytes) / 1e6,
+    )
 
 
 async def _join_and_leave(swarm: Swarm, count: int, per_room: int) -> None:
@@ -190,7 +198,7 @@ async def measure(target: Target, pid: int, options: argparse.Namespace) -> list
                         await fanout(swarm, pid, AUDIO, options.subscribers, options.seconds)
                     )
                 case "joins":
-                    results.append(await joins(swarm, pid, options.joins, per_room=10))
+                    results.append(await joins(swarm, pid, options.joins, options.per_room))
                 case "churn":
                     results.append(await churn(swarm, pid, options.churn))
     finally:
@@ -222,7 +230,9 @@ def show(results: list[object]) -> None:
             case ChurnResult():
                 print(
                     f"churn          {result.joins:9d} joins and leaves"
-                    f"   resident {result.rss_before_mb:.1f} MB before, {result.rss_after_mb:.1f} MB after"
+                    f"   resident {result.server_before_mb:.1f} MB before, {result.server_after_mb:.1f} MB after"
+                    f"   children {result.children_before_mb:.1f} MB before,"
+                    f" {result.children_after_mb:.1f} MB after"
                 )
 
 
@@ -253,6 +263,7 @@ def main() -> None:
     parser.add_argument("--subscribers", type=int, default=40)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--joins", type=int, default=200)
+    parser.add_argument("--per-room", type=int, default=10, help="room size of the joins")
     parser.add_argument("--churn", type=int, default=1000)
     parser.add_argument("--json", type=Path, help="also write the results here")
     options = parser.parse_args()

@@ -16,12 +16,15 @@ class Usage:
 
     cpu_ns: int
     rss_bytes: int
+    own_rss_bytes: int
+    """Without the children's."""
     taken_at: float
 
 
 def usage(pid: int) -> Usage:
     """What a process and its living descendants used; `ProcessLookupError` when it is gone."""
-    cpu_ns, rss_bytes = _usage_of_one(pid)
+    cpu_ns, own_rss_bytes = _usage_of_one(pid)
+    rss_bytes = own_rss_bytes
     for child in _descendants(pid):
         try:
             cpu, rss = _usage_of_one(child)
@@ -29,7 +32,7 @@ def usage(pid: int) -> Usage:
             continue
         cpu_ns += cpu
         rss_bytes += rss
-    return Usage(cpu_ns, rss_bytes, time.monotonic())
+    return Usage(cpu_ns, rss_bytes, own_rss_bytes, time.monotonic())
 
 
 def machine_load() -> str:
