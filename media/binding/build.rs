@@ -9,7 +9,9 @@ use sha2::{Digest, Sha256};
 const CRATES: [&str; 4] = ["binding", "core", "driver", "sdp"];
 
 fn main() {
-    let media = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+    // Read when it runs, not when it was compiled: two checkouts may share one target directory.
+    let manifest = std::env::var("CARGO_MANIFEST_DIR").expect("cargo says where the manifest is");
+    let media = Path::new(&manifest).join("..");
     let mut names = vec!["Cargo.toml".to_owned(), "Cargo.lock".to_owned()];
     for name in CRATES {
         names.push(format!("{name}/Cargo.toml"));
