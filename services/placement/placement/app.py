@@ -19,6 +19,8 @@ from placement.metrics import PlacementMetrics
 from placement.runner import Rooms
 from placement.settings import PlacementSettings
 
+log = structlog.get_logger(__name__)
+
 
 async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
     """One placement replica; any number of them may run."""
@@ -47,6 +49,3 @@ async def _sweep(rooms: Rooms, interval_s: float) -> None:
             await rooms.sweep()
         except ServiceError as error:
             log.info("sweep put off", error=error.message)
-
-
-log = structlog.get_logger(__name__)

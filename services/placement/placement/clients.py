@@ -24,6 +24,8 @@ from placement.core.leases import Held, Lease
 from placement.core.nodes import Node, NodeRegistry
 from placement.metrics import PlacementMetrics
 
+log = structlog.get_logger(__name__)
+
 SCHEMA = 1
 BLIND_CHECK_S = 0.5
 
@@ -170,6 +172,3 @@ def _held(name: RoomName, entry: Entry) -> Held:
 
 def _unavailable(error: KvUnavailable) -> Unavailable:
     return Unavailable(f"rooms cannot be looked up now: {error}")
-
-
-log = structlog.get_logger(__name__)

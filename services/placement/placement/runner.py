@@ -21,6 +21,8 @@ from placement.core.leases import Held, Keep, Lease, NoRoom, Take, decide, first
 from placement.core.nodes import Node, NodeRegistry
 from placement.metrics import PlacementMetrics
 
+log = structlog.get_logger(__name__)
+
 ATTEMPTS = 10
 
 Answers = Callable[[Lease], Awaitable[bool]]
@@ -163,6 +165,3 @@ class Rooms:
             self._metrics.assignments.add(1, "refused")
             raise Unavailable(f"the room has no place: {self._nodes.why_none(now)}")
         return node
-
-
-log = structlog.get_logger(__name__)
