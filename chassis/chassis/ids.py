@@ -11,9 +11,6 @@ from typing import Final, NewType
 
 RoomName = NewType("RoomName", str)
 RoomSid = NewType("RoomSid", str)
-ParticipantIdentity = NewType("ParticipantIdentity", str)
-ParticipantSid = NewType("ParticipantSid", str)
-TrackSid = NewType("TrackSid", str)
 NodeId = NewType("NodeId", str)
 EventId = NewType("EventId", str)
 
@@ -27,19 +24,9 @@ SYMBOLS: Final = 12
 ROOM: Final = "RM_"
 PARTICIPANT: Final = "PA_"
 TRACK: Final = "TR_"
-DATA_TRACK: Final = "DTR_"
+"""Letters for type and source follow: VC, AM, VS, As, or V or A alone."""
 NODE: Final = "ND_"
 EVENT: Final = "EV_"
-CONNECTION: Final = "CO_"
-RPC: Final = "RPC_"
-EGRESS: Final = "EG_"
-INGRESS: Final = "IN_"
-SIP_TRUNK: Final = "ST_"
-SIP_DISPATCH_RULE: Final = "SDR_"
-SIP_CALL: Final = "SCL_"
-AGENT_WORKER: Final = "AW_"
-AGENT_JOB: Final = "AJ_"
-AGENT_DISPATCH: Final = "AD_"
 
 
 def new_sid(prefix: str, choose: Choose) -> str:
@@ -50,16 +37,6 @@ def new_sid(prefix: str, choose: Choose) -> str:
 def new_room_sid(choose: Choose) -> RoomSid:
     """A sid for a new incarnation of a room."""
     return RoomSid(new_sid(ROOM, choose))
-
-
-def new_participant_sid(choose: Choose) -> ParticipantSid:
-    """A sid for one participant's stay in a room."""
-    return ParticipantSid(new_sid(PARTICIPANT, choose))
-
-
-def new_track_sid(letters: str, choose: Choose) -> TrackSid:
-    """A track's sid; `letters` tell type and source: VC, AM, VS, As, or V or A alone."""
-    return TrackSid(new_sid(TRACK + letters, choose))
 
 
 def new_node_id(choose: Choose) -> NodeId:

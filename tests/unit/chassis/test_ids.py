@@ -1,7 +1,6 @@
 """Identifiers."""
 
 import itertools
-import secrets
 
 from chassis import ids
 
@@ -14,9 +13,3 @@ def test_sid_is_prefix_and_chosen_symbols() -> None:
 def test_alphabet_has_57_symbols_and_no_ambiguous_one() -> None:
     assert len(set(ids.ALPHABET)) == len(ids.ALPHABET) == 57
     assert not set(ids.ALPHABET) & set("01IOl")
-
-
-def test_track_sid_carries_type_and_source() -> None:
-    sid = ids.new_track_sid("VC", secrets.choice)
-    assert sid.startswith("TR_VC")
-    assert len(sid) == len("TR_VC") + ids.SYMBOLS

@@ -73,7 +73,7 @@ def test_the_first_offer_is_due_at_once_and_has_the_application_section() -> Non
     assert offer.offer_id == 144
     (data,) = read(offer.sdp).sections
     assert (data.kind, data.mid, data.setup) == ("application", "0", "active")
-    assert machine.is_waiting
+    assert machine.next_timeout() == 1.0 + ANSWER_TIMEOUT_S
     assert dict(offer.mid_to_track_id) == {}
 
 
@@ -111,7 +111,7 @@ def test_an_answer_gives_senders_with_the_clients_codecs() -> None:
     assert "video/h265" not in {codec.mime for codec in video.codecs}
     assert (video.ssrc, video.rtx_ssrc, video.codecs[0].rtx_payload_type) == (21, 22, 97)
     assert (video.extensions.abs_send_time, video.extensions.dependency_descriptor) == (3, 1)
-    assert not machine.is_waiting
+    assert machine.next_timeout() is None
 
 
 def test_changes_during_an_offer_make_another_one_after_the_answer() -> None:
@@ -138,7 +138,7 @@ def test_an_answer_to_another_offer_is_ignored() -> None:
     assert machine.apply_answer("nonsense", 0.0) is None
     offer = offered(machine, 0.0)
     assert machine.apply_answer(client_answer(offer.sdp), 0.0, answer_id=7) is None
-    assert machine.is_waiting
+    assert machine.next_timeout() == ANSWER_TIMEOUT_S
     assert machine.apply_answer(client_answer(offer.sdp), 0.0) is not None
 
 
@@ -255,7 +255,7 @@ def test_a_bad_answer_is_refused_and_the_offer_stays(change: object, message: st
     text = client_answer(offered(machine, 0.0).sdp)
     with pytest.raises(BadDescription, match=message):
         machine.apply_answer(change(text), 0.0)  # type: ignore[operator]
-    assert machine.is_waiting
+    assert machine.next_timeout() == ANSWER_TIMEOUT_S
     assert machine.apply_answer(text, 0.0) is not None
 
 

@@ -97,7 +97,6 @@ class StageSettings:
     resume_grace: float = 5.0
     reconnect_window: float = 20.0  # for media to come back after a resume
     token_interval: float = 300.0
-    negotiation_timeout: float = 15.0
     unknown_track_timeout: float = 60.0
     quality_interval: float = 5.0
     downgrade_delay: float = 5.0

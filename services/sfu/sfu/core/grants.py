@@ -14,6 +14,8 @@ from google.protobuf import json_format
 from livekit.protocol import models
 from livekit.protocol import room as room_api
 
+from chassis.errors import TokenError
+from chassis.tokens import VideoGrant
 from contracts.node.v1 import node_pb2
 
 MIN_TOKEN_SECONDS = 600
@@ -48,7 +50,7 @@ class Grants:
     kind: models.ParticipantInfo.Kind
     kind_details: tuple[int, ...]
     room_configuration: bytes
-    video: Mapping[str, Any]
+    video: VideoGrant
     room_config_json: str
     room_preset: str
     expires_at: int
@@ -56,7 +58,10 @@ class Grants:
     @classmethod
     def of(cls, claims: node_pb2.Claims) -> Grants:
         """Raises BadClaims."""
-        video = _json_object(claims.video_grant_json, "video grant")
+        try:
+            video = VideoGrant.from_claim(_json_object(claims.video_grant_json))
+        except TokenError as error:
+            raise BadClaims(str(error)) from error
         configuration = room_api.RoomConfiguration()
         if claims.room_config_json:
             try:
@@ -83,17 +88,18 @@ class Grants:
     def permitting(self, permission: models.ParticipantPermission) -> Grants:
         """With permissions the Room changed; the next token says them."""
         names = {value: name for name, value in _SOURCES.items()}
-        video = dict(self.video) | {
-            "canPublish": permission.can_publish,
-            "canSubscribe": permission.can_subscribe,
-            "canPublishData": permission.can_publish_data,
-            "canUpdateOwnMetadata": permission.can_update_metadata,
-            "canSubscribeMetrics": permission.can_subscribe_metrics,
-            "hidden": permission.hidden,
-        }
-        video["canPublishSources"] = [
-            names[source] for source in permission.can_publish_sources if source in names
-        ]
+        video = replace(
+            self.video,
+            can_publish=permission.can_publish,
+            can_subscribe=permission.can_subscribe,
+            can_publish_data=permission.can_publish_data,
+            can_publish_sources=tuple(
+                names[source] for source in permission.can_publish_sources if source in names
+            ),
+            can_update_own_metadata=permission.can_update_metadata,
+            can_subscribe_metrics=permission.can_subscribe_metrics,
+            hidden=permission.hidden,
+        )
         return replace(self, permission=permission, video=video)
 
     @property
@@ -123,7 +129,7 @@ class Grants:
             "nbf": now,
             "iat": now,
             "exp": max(now + MIN_TOKEN_SECONDS, self.expires_at),
-            "video": dict(self.video),
+            "video": self.video.to_claim(),
         }
         optional: dict[str, object] = {
             "name": name,
@@ -135,31 +141,28 @@ class Grants:
         return claims | {key: value for key, value in optional.items() if value}
 
 
-def _permission(video: Mapping[str, Any]) -> models.ParticipantPermission:
-    sources = video.get("canPublishSources") or []
-    can_publish = video.get("canPublish") is not False
-    can_publish_data = video.get("canPublishData")
+def _permission(video: VideoGrant) -> models.ParticipantPermission:
     return models.ParticipantPermission(
-        can_subscribe=video.get("canSubscribe") is not False,
-        can_publish=can_publish,
-        can_publish_data=can_publish if can_publish_data is None else bool(can_publish_data),
+        can_subscribe=video.may_subscribe,
+        can_publish=video.may_publish,
+        can_publish_data=video.may_publish_data,
         can_publish_sources=[
-            _SOURCES[name] for name in sources if isinstance(name, str) and name in _SOURCES
+            _SOURCES[name] for name in video.can_publish_sources if name in _SOURCES
         ],
-        hidden=bool(video.get("hidden")),
-        recorder=bool(video.get("recorder")),
-        can_update_metadata=bool(video.get("canUpdateOwnMetadata")),
-        agent=bool(video.get("agent")),
-        can_subscribe_metrics=bool(video.get("canSubscribeMetrics")),
-        can_manage_agent_session=bool(video.get("canManageAgentSession")),
+        hidden=video.hidden,
+        recorder=video.recorder,
+        can_update_metadata=video.may_update_own_metadata,
+        agent=video.agent,
+        can_subscribe_metrics=video.may_subscribe_metrics,
+        can_manage_agent_session=video.may_manage_agent_session,
     )
 
 
-def _json_object(text: str, what: str) -> dict[str, Any]:
+def _json_object(text: str) -> dict[str, Any]:
     try:
         value = json.loads(text) if text else {}
     except ValueError as error:
-        raise BadClaims(f"{what} cannot be read") from error
+        raise BadClaims("video grant cannot be read") from error
     if not isinstance(value, dict):
-        raise BadClaims(f"{what} is not an object")
+        raise BadClaims("video grant is not an object")
     return value

@@ -201,11 +201,6 @@ class SubscriberNegotiation:
         """Every section we send on, as the next offer says."""
         return {slot.mid: slot.track.track_sid for slot in self._slots if slot.track}
 
-    @property
-    def is_waiting(self) -> bool:
-        """An offer is outstanding."""
-        return self._outstanding is not None
-
 
 @dataclass(frozen=True, slots=True)
 class _Outstanding:

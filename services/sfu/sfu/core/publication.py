@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from livekit.protocol import models, rtc
 
+from chassis.ids import TRACK
 from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
 from sfu.core.effects import Ids
 from sfu.core.media_commands import ReceiverConfig
@@ -235,7 +236,7 @@ def build_track_info(
         if is_set and feature not in features:
             features.append(feature)
     info = models.TrackInfo(
-        sid=ids.sid(f"TR_{letters}"),
+        sid=ids.sid(TRACK + letters),
         type=request.type,
         name=request.name,
         muted=request.muted,

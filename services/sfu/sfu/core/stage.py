@@ -15,6 +15,7 @@ from typing import assert_never
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
+from chassis.ids import PARTICIPANT
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu.core import requests, responses
@@ -245,7 +246,7 @@ class Stage:
                 if value:
                     claims.attributes[key] = value
         return Opening(
-            sid=self._ids.sid("PA_"),
+            sid=self._ids.sid(PARTICIPANT),
             socket=event.socket,
             claims=claims,
             grants=grants,
