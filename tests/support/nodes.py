@@ -103,11 +103,11 @@ async def running_node(
 class Signaling:
     """One signaling replica's stream to one node."""
 
-    def __init__(self, call: object, requests: asyncio.Queue[node_pb2.SignalStreamRequest]) -> None:
+    def __init__(self, call: object, requests: asyncio.Queue[node_pb2.SignalRequestFrame]) -> None:
         self._call = call
         self._requests = requests
         self._session_ids = itertools.count(1)
-        self.frames: dict[int, asyncio.Queue[node_pb2.SignalStreamResponse]] = {}
+        self.frames: dict[int, asyncio.Queue[node_pb2.SignalResponseFrame]] = {}
 
     def open(self, identity: str, **fields: object) -> int:
         """Open a session; returns its id."""
@@ -116,16 +116,16 @@ class Signaling:
         claims = node_pb2.Claims(identity=identity).SerializeToString()
         defaults: dict[str, object] = {"room_name": "r", "room_sid": "RM_1", "epoch": 5}
         opened = node_pb2.OpenSession(**(defaults | fields | {"claims": claims}))  # type: ignore[arg-type]
-        request = node_pb2.SignalStreamRequest(session_id=session_id, open=opened)
+        request = node_pb2.SignalRequestFrame(session_id=session_id, open=opened)
         self._requests.put_nowait(request)
         return session_id
 
     def say(self, session_id: int, words: str) -> None:
         """A signal request of the fake stage's language."""
-        request = node_pb2.SignalStreamRequest(session_id=session_id, signal_request=words.encode())
+        request = node_pb2.SignalRequestFrame(session_id=session_id, signal_request=words.encode())
         self._requests.put_nowait(request)
 
-    async def frame(self, session_id: int) -> node_pb2.SignalStreamResponse:
+    async def frame(self, session_id: int) -> node_pb2.SignalResponseFrame:
         """The next frame for this session."""
         return await asyncio.wait_for(self.frames[session_id].get(), 5.0)
 
@@ -137,18 +137,19 @@ class Signaling:
 
     async def read(self) -> None:
         async for response in self._call:  # type: ignore[attr-defined]
-            for session_id in response.session_ids:
-                self.frames[session_id].put_nowait(response)
+            for frame in response.frames:
+                for session_id in frame.session_ids:
+                    self.frames[session_id].put_nowait(frame)
 
 
 @asynccontextmanager
 async def signaling(address: str) -> AsyncIterator[Signaling]:
     """A signaling replica connected to the node at `address`."""
-    requests: asyncio.Queue[node_pb2.SignalStreamRequest] = asyncio.Queue()
+    requests: asyncio.Queue[node_pb2.SignalRequestFrame] = asyncio.Queue()
 
     async def outgoing() -> AsyncIterator[node_pb2.SignalStreamRequest]:
         while True:
-            yield await requests.get()
+            yield node_pb2.SignalStreamRequest(frames=[await requests.get()])
 
     async with rpc.channel(address, auth=AUTH) as channel:
         call = node_pb2_grpc.NodeServiceStub(channel).SignalStream(outgoing())

@@ -24,6 +24,7 @@ from sfu.outbox import LINK_QUEUE_BYTES, Outbox
 log = structlog.get_logger(__name__)
 
 STREAM_QUEUE_BYTES = 64 * 1024 * 1024
+STREAM_BATCH_BYTES = 256 * 1024
 NORMAL_CLOSURE = 1000  # RFC 6455 section 7.4.1
 
 
@@ -32,11 +33,11 @@ class SignalStreams:
 
     def __init__(self, metrics: SfuMetrics) -> None:
         self._metrics = metrics
-        self._outboxes: dict[int, Outbox[node_pb2.SignalStreamResponse]] = {}
+        self._outboxes: dict[int, Outbox[node_pb2.SignalResponseFrame]] = {}
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
 
-    def open(self) -> tuple[int, Outbox[node_pb2.SignalStreamResponse]]:
+    def open(self) -> tuple[int, Outbox[node_pb2.SignalResponseFrame]]:
         """A new stream: its number and its queue."""
         number = next(self._numbers)
         self._outboxes[number] = Outbox(STREAM_QUEUE_BYTES)
@@ -86,7 +87,7 @@ class SignalStreams:
     def _put(self, stream: int, session_ids: list[int], **message: Any) -> None:
         outbox = self._outboxes.get(stream)
         if outbox is not None:
-            outbox.put(node_pb2.SignalStreamResponse(session_ids=session_ids, **message))
+            outbox.put(node_pb2.SignalResponseFrame(session_ids=session_ids, **message))
 
 
 class LinkWire:
@@ -121,21 +122,22 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         async def read() -> None:
             try:
                 async for request in request_iterator:
-                    self._on_signal(SocketRef(number, request.session_id), request)
+                    for frame in request.frames:
+                        self._on_signal(SocketRef(number, frame.session_id), frame)
             finally:
                 outbox.close()
 
         reading = asyncio.create_task(read())
         try:
-            async for response in outbox:
-                yield response
+            async for frames in outbox.batches(STREAM_BATCH_BYTES):
+                yield node_pb2.SignalStreamResponse(frames=frames)
         finally:
             reading.cancel()
             self._streams.forget(number)
             self._node.stream_gone(number)
             log.info("signal stream closed", stream=number)
 
-    def _on_signal(self, socket: SocketRef, request: node_pb2.SignalStreamRequest) -> None:
+    def _on_signal(self, socket: SocketRef, request: node_pb2.SignalRequestFrame) -> None:
         match request.WhichOneof("message"):
             case "signal_request":
                 self._node.signal(socket, request.signal_request)

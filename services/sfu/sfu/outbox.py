@@ -53,11 +53,24 @@ class Outbox(Generic[M]):
             self._changed.set()
 
     async def __aiter__(self) -> AsyncIterator[M]:
+        async for batch in self.batches(0):
+            for message in batch:
+                yield message
+
+    async def batches(self, limit_bytes: int) -> AsyncIterator[list[M]]:
+        """What waits whenever the stream can take more: at least one message, else up to `limit_bytes`."""
         while True:
             while self._waiting:
-                message, size = self._waiting.popleft()
-                self._bytes -= size
-                yield message
+                batch: list[M] = []
+                batch_bytes = 0
+                while self._waiting and (
+                    not batch or batch_bytes + self._waiting[0][1] <= limit_bytes
+                ):
+                    message, size = self._waiting.popleft()
+                    batch.append(message)
+                    batch_bytes += size
+                self._bytes -= batch_bytes
+                yield batch
             if self._is_closed:
                 if self._error is not None:
                     raise self._error

@@ -12,6 +12,7 @@ from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from signaling.core.session import CloseArrived, Event, NodeLost, RefusalArrived, ResponseArrived
 
 MAX_UNSENT_REQUESTS = 10_000
+MAX_BATCH = 64
 
 log = structlog.get_logger()
 
@@ -53,7 +54,7 @@ class NodeClient:
         self._address = address
         self._channel = rpc.channel(address, auth=auth)
         self._stub = node_pb2_grpc.NodeServiceStub(self._channel)
-        self._requests: asyncio.Queue[node_pb2.SignalStreamRequest] = asyncio.Queue()
+        self._requests: asyncio.Queue[node_pb2.SignalRequestFrame] = asyncio.Queue()
         self._room_in_queue = asyncio.Event()
         self._room_in_queue.set()
         self._sessions: dict[int, Callable[[Event], None]] = {}
@@ -65,7 +66,7 @@ class NodeClient:
         session_id = self._next_session
         self._next_session += 1
         self._sessions[session_id] = on_event
-        self._put(node_pb2.SignalStreamRequest(session_id=session_id, open=request))
+        self._put(node_pb2.SignalRequestFrame(session_id=session_id, open=request))
         if self._task is None or self._task.done():
             self._task = asyncio.create_task(self._run())
         return session_id
@@ -74,13 +75,13 @@ class NodeClient:
         """Pass one SignalRequest on; waits while the node takes none."""
         await self._room_in_queue.wait()
         if session_id in self._sessions:
-            self._put(node_pb2.SignalStreamRequest(session_id=session_id, signal_request=request))
+            self._put(node_pb2.SignalRequestFrame(session_id=session_id, signal_request=request))
 
     def end(self, session_id: int, cause: node_pb2.SocketClosed.Cause.ValueType) -> None:
         """Forget a session and tell the node that its socket is gone."""
         if self._sessions.pop(session_id, None) is not None:
             closed = node_pb2.SocketClosed(cause=cause)
-            self._put(node_pb2.SignalStreamRequest(session_id=session_id, socket_closed=closed))
+            self._put(node_pb2.SignalRequestFrame(session_id=session_id, socket_closed=closed))
 
     async def call(self, request: node_pb2.CallApiRequest) -> bytes:
         """One API call on a room of this node; its error comes as `ServiceError`."""
@@ -96,23 +97,26 @@ class NodeClient:
             await asyncio.gather(self._task, return_exceptions=True)
         await self._channel.close()
 
-    def _put(self, request: node_pb2.SignalStreamRequest) -> None:
+    def _put(self, request: node_pb2.SignalRequestFrame) -> None:
         self._requests.put_nowait(request)
         if self._requests.qsize() >= MAX_UNSENT_REQUESTS:
             self._room_in_queue.clear()
 
     async def _outgoing(self) -> AsyncIterator[node_pb2.SignalStreamRequest]:
         while True:
-            request = await self._requests.get()
+            frames = [await self._requests.get()]
+            while len(frames) < MAX_BATCH and not self._requests.empty():
+                frames.append(self._requests.get_nowait())
             if self._requests.qsize() < MAX_UNSENT_REQUESTS // 2:
                 self._room_in_queue.set()
-            yield request
+            yield node_pb2.SignalStreamRequest(frames=frames)
 
     async def _run(self) -> None:
         try:
             with rpc.service_errors():
                 async for response in self._stub.SignalStream(self._outgoing()):
-                    self._deliver(response)
+                    for frame in response.frames:
+                        self._deliver(frame)
         except ServiceError as error:
             log.warning("signal stream broke", node_address=self._address, error=error.message)
         finally:
@@ -122,7 +126,7 @@ class NodeClient:
             for on_event in lost.values():
                 on_event(NodeLost())
 
-    def _deliver(self, response: node_pb2.SignalStreamResponse) -> None:
+    def _deliver(self, response: node_pb2.SignalResponseFrame) -> None:
         event = _event(response)
         if event is None:
             return
@@ -150,7 +154,7 @@ class NodeClients:
         await asyncio.gather(*(node.close() for node in self._nodes.values()))
 
 
-def _event(response: node_pb2.SignalStreamResponse) -> Event | None:
+def _event(response: node_pb2.SignalResponseFrame) -> Event | None:
     match response.WhichOneof("message"):
         case "signal_response":
             return ResponseArrived(response.signal_response)

@@ -49,7 +49,9 @@ class Placement(placement_pb2_grpc.PlacementServiceServicer):
 class Node(node_pb2_grpc.NodeServiceServicer):
     async def SignalStream(self, requests: Any, context: Any) -> Any:
         async for request in requests:
-            yield node_pb2.SignalStreamResponse(session_ids=[request.session_id])
+            numbers = [frame.session_id for frame in request.frames]
+            frame = node_pb2.SignalResponseFrame(session_ids=numbers)
+            yield node_pb2.SignalStreamResponse(frames=[frame])
         raise Unavailable("not here")
 
 
@@ -76,10 +78,15 @@ async def stream(channel: Any, send: list[int], got: list[int]) -> None:
     stub = node_pb2_grpc.NodeServiceStub(channel)
     with rpc.service_errors():
         call = stub.SignalStream(
-            iter([node_pb2.SignalStreamRequest(session_id=number) for number in send])
+            iter(
+                node_pb2.SignalStreamRequest(
+                    frames=[node_pb2.SignalRequestFrame(session_id=number)]
+                )
+                for number in send
+            )
         )
         async for response in call:
-            got.extend(response.session_ids)
+            got.extend(number for frame in response.frames for number in frame.session_ids)
 
 
 async def test_call_is_answered() -> None:

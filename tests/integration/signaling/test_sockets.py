@@ -32,7 +32,7 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
         self.opened: dict[int, node_pb2.OpenSession] = {}
         self.requests: list[tuple[int, bytes]] = []
         self.closed: dict[int, int] = {}
-        self.outgoing: asyncio.Queue[node_pb2.SignalStreamResponse | None] = asyncio.Queue()
+        self.outgoing: asyncio.Queue[node_pb2.SignalResponseFrame | None] = asyncio.Queue()
         self.refusal: node_pb2.Refused | None = None
         self.answers = True
         self.calls: list[node_pb2.CallApiRequest] = []
@@ -44,8 +44,8 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
         """Read in the background, write what is put into `outgoing`; None breaks the stream."""
         reader = asyncio.create_task(self._read(request_iterator))
         try:
-            while (response := await self.outgoing.get()) is not None:
-                yield response
+            while (frame := await self.outgoing.get()) is not None:
+                yield node_pb2.SignalStreamResponse(frames=[frame])
             raise Unavailable("node goes away")
         finally:
             reader.cancel()
@@ -59,7 +59,7 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
 
     def send(self, *session_ids: int, response: bytes = b"", close: int | None = None) -> None:
         """One frame for some sessions, or a close."""
-        frame = node_pb2.SignalStreamResponse(session_ids=session_ids)
+        frame = node_pb2.SignalResponseFrame(session_ids=session_ids)
         if close is None:
             frame.signal_response = response
         else:
@@ -67,13 +67,13 @@ class FakeNode(node_pb2_grpc.NodeServiceServicer):
         self.outgoing.put_nowait(frame)
 
     async def _read(self, requests: AsyncIterator[node_pb2.SignalStreamRequest]) -> None:
-        async for request in requests:
+        async for request in (frame async for batch in requests for frame in batch.frames):
             match request.WhichOneof("message"):
                 case "open":
                     self.opened[request.session_id] = request.open
                     if self.refusal is not None:
                         self.outgoing.put_nowait(
-                            node_pb2.SignalStreamResponse(
+                            node_pb2.SignalResponseFrame(
                                 session_ids=[request.session_id], refused=self.refusal
                             )
                         )
