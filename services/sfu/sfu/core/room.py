@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import assert_never, cast
 
 from google.protobuf.message import DecodeError, Message
@@ -21,6 +21,7 @@ from livekit.protocol import rtc
 
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import room_pb2
+from sfu.core.member import Member, Tombstone
 from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
 
 # ------------------------------------------------------------------------------------------ events
@@ -122,56 +123,11 @@ class ApiError(Exception):
         self.message = message
 
 
-@dataclass(slots=True)
-class Member:
-    """One participant of the room, from its admission to its departure."""
-
-    node_id: str
-    info: lk.ParticipantInfo
-    protocol_version: int
-    tracks: dict[str, lk.TrackInfo] = field(default_factory=dict)
-    subscription_permission: rtc.SubscriptionPermission | None = None
-    is_announced: bool = False  # somebody else was told of it
-    serialized: bytes | None = None  # `info` as of its version
-    # Copies of what `info` says, because a room of thousands reads them thousands of times.
-    sid: str = field(init=False)
-    identity: str = field(init=False)
-    is_hidden: bool = field(init=False)
-    is_recorder: bool = field(init=False)
-    is_dependent: bool = field(init=False)  # recorder or agent: not counted, keeps no room open
-
-    def __post_init__(self) -> None:
-        self.sid = self.info.sid
-        self.identity = self.info.identity
-        self.read_permission()
-
-    def read_permission(self) -> None:
-        """Take over what `info.permission` says now."""
-        permission, kind = self.info.permission, self.info.kind
-        self.is_hidden = permission.hidden
-        self.is_recorder = permission.recorder or kind == lk.ParticipantInfo.EGRESS
-        is_agent = permission.agent or kind == lk.ParticipantInfo.AGENT
-        self.is_dependent = self.is_recorder or is_agent
-
-    def bytes(self) -> bytes:
-        """The ParticipantInfo, serialized once per version."""
-        if self.serialized is None:
-            del self.info.tracks[:]
-            self.info.tracks.extend(self.tracks.values())
-            self.serialized = self.info.SerializeToString()
-        return self.serialized
-
-
-@dataclass(frozen=True, slots=True)
-class Tombstone:
-    """A departed participant, kept for sessions that resume and missed the departure."""
-
-    at: float
-    wall_ms: int
-    info: bytes
-
-
-COUNTER_INTERVAL = 5.0
+NO_ROOM = "requested room does not exist"
+WINDOW_PER_RECEIVER = 0.0002  # seconds that updates are gathered, for each who gets them ...
+WINDOW_MIN = 0.02
+WINDOW_MAX = 0.5  # ... within these bounds
+COUNTER_INTERVAL = 5.0  # seconds between updates of the room's counters
 NONCES_REMEMBERED = 100
 NONCE_BYTES = 16
 EVENT_SCHEMA = 1
@@ -313,7 +269,7 @@ class Room:
     def _join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> None:
         if sid in self._members:
             return
-        member = _new_member(node_id, sid, request)
+        member = Member.of(node_id, sid, request)
         if not self._is_started:
             self._start(api.RoomConfiguration.FromString(request.room_configuration))
         replaced = self._members.get(self._sids.get(request.identity, ""))
@@ -532,7 +488,7 @@ class Room:
             self._order(self._node_ids, room_pb2.Order(show_participants=show))
 
     def _listing(self, publisher: Member, track: lk.TrackInfo) -> room_pb2.Order:
-        allowed = _allowed_identities(publisher.subscription_permission, track.sid)
+        allowed = publisher.allowed_identities(track.sid)
         listing = room_pb2.ListTrack(
             publisher_sid=publisher.sid,
             publisher_identity=publisher.identity,
@@ -888,43 +844,3 @@ class Room:
 
     def _info_now(self, member: Member) -> lk.ParticipantInfo:
         return lk.ParticipantInfo.FromString(member.bytes())
-
-
-def _new_member(node_id: str, sid: str, request: room_pb2.JoinRequested) -> Member:
-    info = lk.ParticipantInfo(
-        sid=sid,
-        identity=request.identity,
-        name=request.name,
-        metadata=request.metadata,
-        attributes=dict(request.attributes),
-        state=lk.ParticipantInfo.JOINING,
-        joined_at=request.joined_at_ms // 1000,
-        joined_at_ms=request.joined_at_ms,
-        version=1,
-        permission=lk.ParticipantPermission.FromString(request.permission),
-        region=request.region,
-        kind=cast("lk.ParticipantInfo.Kind", request.kind),
-        kind_details=cast("list[lk.ParticipantInfo.KindDetail]", request.kind_details),
-        client_protocol=request.client_protocol,
-        capabilities=cast("list[lk.ClientInfo.Capability]", request.capabilities),
-    )
-    return Member(node_id=node_id, info=info, protocol_version=request.protocol_version)
-
-
-def _allowed_identities(
-    permission: rtc.SubscriptionPermission | None, track_sid: str
-) -> list[str] | None:
-    """Who may subscribe to the track; None: everybody."""
-    if permission is None or permission.all_participants:
-        return None
-    return [
-        row.participant_identity
-        for row in permission.track_permissions
-        if row.all_tracks or track_sid in row.track_sids
-    ]
-
-
-NO_ROOM = "requested room does not exist"
-WINDOW_PER_RECEIVER = 0.0002
-WINDOW_MIN = 0.02
-WINDOW_MAX = 0.5
