@@ -57,15 +57,12 @@ class ClientTraits:
     condition.
     """
 
-    protocol: int = 17
     keeps_only_chosen_codec: bool = False
     """Ignores the order of an answer's codecs (Firefox on Linux and Android)."""
     takes_red: bool = True
     """Plays RED (not Firefox, not Safari)."""
     reuses_sections: bool = True
     """A deactivated section may carry another track later (protocol 4, not Safari)."""
-    synchronizes_streams: bool = True
-    """Understands one msid stream for several tracks (protocol 10, not Firefox)."""
     ice_lite: bool = True
     """Works with an ICE-lite server (protocol 6, not Firefox)."""
 
@@ -76,11 +73,9 @@ class ClientTraits:
         firefox = browser == "firefox"
         safari = browser == "safari" or (info.os.lower() == "ios" and browser != "")
         return cls(
-            protocol=info.protocol,
             keeps_only_chosen_codec=firefox and info.os.lower() in ("linux", "android"),
             takes_red=not firefox and not safari,
             reuses_sections=info.protocol >= 4 and not safari,
-            synchronizes_streams=info.protocol >= 10 and not firefox,
             ice_lite=info.protocol >= 6 and not firefox,
         )
 

@@ -14,7 +14,7 @@ from livekit.protocol import models, rtc
 
 from contracts.room.v1 import room_pb2
 from sfu.core import responses
-from sfu.core.codecs import CodecPolicy
+from sfu.core.codecs import CodecPolicy, enabled_publish_codecs
 from sfu.core.connections import Connections
 from sfu.core.data import RELIABLE_LABEL, Addressed, HeldPackets, Sender
 from sfu.core.effects import (
@@ -115,9 +115,10 @@ class Participant(SignalSession):
         room = models.Room.FromString(order.room)
         if room.enabled_codecs:
             self.publishing.enabled_codecs = tuple(codec.mime for codec in room.enabled_codecs)
-        self.connections.begin(CodecPolicy.of(self.publishing.enabled_codecs, self._configuration))
+        codecs = CodecPolicy.of(self.publishing.enabled_codecs, self._configuration)
+        self.connections.begin(codecs)
         self.state = State.JOINED
-        self.respond(step, join=self._join_response(room, order))
+        self.respond(step, join=self._join_response(room, order, codecs))
         self.refresh_token(step)
         self.connections.start_subscriber(step)
         for request in self._request.add_track_requests:
@@ -407,7 +408,9 @@ class Participant(SignalSession):
 
     # ----------------------------------------------------------------------------- private
 
-    def _join_response(self, room: models.Room, order: room_pb2.Admit) -> rtc.JoinResponse:
+    def _join_response(
+        self, room: models.Room, order: room_pb2.Admit, codecs: CodecPolicy
+    ) -> rtc.JoinResponse:
         info = responses.server_info(self._node_id, self.settings.region)
         join = rtc.JoinResponse(
             room=room,
@@ -420,9 +423,7 @@ class Participant(SignalSession):
             ping_timeout=self.settings.ping_timeout,
             server_info=info,
             sif_trailer=order.sif_trailer,
-            enabled_publish_codecs=responses.publish_codecs(
-                self.publishing.enabled_codecs, self._configuration
-            ),
+            enabled_publish_codecs=enabled_publish_codecs(codecs),
             fast_publish=self.grants.permission.can_publish,
         )
         for other in order.others:

@@ -78,8 +78,7 @@ class DownTrack:
     subscription.
 
     `mimes` are the upstream codecs, best first, lower case. `stream` is the first word of the msid:
-    `PA_x|TR_y`, or `PA_x|camera` for clients which synchronize streams. `encrypted` forbids the
-    conversion between RED and plain Opus.
+    `PA_x|TR_y`. `encrypted` forbids the conversion between RED and plain Opus.
     """
 
     track_sid: str

@@ -124,26 +124,6 @@ def server_info(node_id: str, region: str) -> models.ServerInfo:
     )
 
 
-def publish_codecs(
-    enabled: Iterable[str], configuration: models.ClientConfiguration
-) -> list[models.Codec]:
-    """What a client may publish with. Video first: old clients fall back to the first entry."""
-    disabled = {
-        codec.mime.lower()
-        for codec in (
-            *configuration.disabled_codecs.codecs,
-            *configuration.disabled_codecs.publish,
-        )
-    }
-    mimes = [
-        mime for mime in enabled if mime.lower() not in disabled and mime.lower() != "video/rtx"
-    ]
-    first = [mime for name in ("video/vp8", "video/h264") for mime in mimes if mime.lower() == name]
-    video = [mime for mime in mimes if mime.startswith("video/") and mime not in first]
-    audio = [mime for mime in mimes if not mime.startswith("video/")]
-    return [models.Codec(mime=mime) for mime in (*first, *video, *audio)]
-
-
 def client_configuration(info: models.ClientInfo) -> models.ClientConfiguration:
     """Codecs that a browser is known to do badly."""
     configuration = models.ClientConfiguration()
