@@ -56,7 +56,6 @@ def test_browsers_differ_in_the_known_ways() -> None:
     assert firefox.keeps_only_chosen_codec
     assert not firefox.takes_red
     assert not firefox.ice_lite
-    assert not firefox.synchronizes_streams
     assert not ClientTraits.of(
         ClientInfo(protocol=17, browser="Firefox", os="macOS")
     ).keeps_only_chosen_codec
