@@ -8,13 +8,15 @@ A second signal while draining ends the process at once.
 from __future__ import annotations
 
 import asyncio
+import gc
 import signal
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, suppress
 from typing import Any, Protocol, TypeVar
 
 import structlog
+import uvloop
 from pydantic import ValidationError
 
 from chassis import logs, rpc, telemetry
@@ -25,6 +27,7 @@ from chassis.rpc import AddToServer
 from chassis.settings import ChassisSettings
 
 S = TypeVar("S", bound=ChassisSettings)
+GC_THRESHOLDS = (20_000, 50, 100)
 
 
 class App(Protocol):
@@ -182,13 +185,23 @@ def run(build: Build[S], settings_class: type[S]) -> None:
     except (ValidationError, ValueError, SettingsError) as error:
         sys.exit(f"settings: {settings_error_text(error)}")
     try:
-        asyncio.run(_run(build, settings))
+        run_loop(_run(build, settings))
     except SettingsError as error:
         sys.exit(f"cannot start: {error}")
     except KeyboardInterrupt:
         sys.exit(130)
     finally:
         flush()
+
+
+def run_loop(main: Coroutine[Any, Any, None]) -> None:
+    """Run `main` on this process's event loop; what every entry point uses in place of `asyncio.run`."""
+    # A service holds many small objects for as long as calls last: looking at all of them as often as the defaults
+    # say costs a tenth of its CPU.
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLDS)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(main)
 
 
 async def _run(build: Build[S], settings: S) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
 from chassis import logs
+from chassis.run import run_loop
 from roomwright import dev, dev_settings
 from roomwright.dev_settings import KEYS_VARIABLE, LOG_LEVELS
 
@@ -70,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
     # Its own log is about connections we close ourselves, and says so in no words of ours.
     os.environ.setdefault("GRPC_VERBOSITY", "ERROR")
     logs.configure(json=False, level=settings.log_level)
-    asyncio.run(dev.run(settings, say))
+    run_loop(dev.run(settings, say))
 
 
 def say(line: str) -> None:

@@ -165,10 +165,10 @@ class World:
         self._sockets = itertools.count(1)
         self.settings = stage.StageSettings(
             fingerprint=FINGERPRINT,
-            candidates=lambda ufrag: [
-                f"candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host ufrag {ufrag}",
-                f"candidate:2 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive ufrag {ufrag}",
-            ],
+            candidates=(
+                "candidate:1 1 udp 2130706431 127.0.0.1 7882 typ host",
+                "candidate:2 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive",
+            ),
             sign_token=self._sign,
             simulate_allowed=True,
         )
@@ -491,7 +491,9 @@ class FakeSubscriberNegotiation:
         self._is_outstanding = False
         self._debounce.request(now, force=True)
 
-    def poll(self, now: float) -> plans.Offer | plans.NegotiationFailed | None:
+    def poll(
+        self, now: float, candidates: Sequence[str] = ()
+    ) -> plans.Offer | plans.NegotiationFailed | None:
         if self._is_outstanding or not self._debounce.take(now):
             return None
         self._is_outstanding = True

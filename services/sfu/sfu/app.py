@@ -169,7 +169,7 @@ def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettin
 
     return StageSettings(
         fingerprint=engine.fingerprint,
-        candidates=engine.candidates,
+        candidates=engine.candidates(),
         sign_token=sign,
         region=settings.region,
         enabled_codecs=tuple(c for c in settings.enabled_codecs if not c.endswith("/rtx")),

@@ -80,9 +80,10 @@ class EngineAdapter:
         """As bound."""
         return self._engine.tcp_addresses
 
-    def candidates(self, ice_ufrag: str) -> list[str]:
-        """Candidate lines to trickle, UDP first."""
-        return self._engine.candidates(ice_ufrag)
+    def candidates(self) -> tuple[str, ...]:
+        """Candidate lines for descriptions, UDP first: the same for every peer connection."""
+        unnamed = self._engine.candidates("-")
+        return tuple(line.removesuffix(" ufrag -") for line in unnamed)
 
     def stats(self) -> mediacore.Stats:
         """A snapshot, at most a second old."""

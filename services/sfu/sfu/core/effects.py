@@ -5,7 +5,7 @@ Effects are performed by the runner in order. Nothing here is sent by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -83,7 +83,9 @@ class StageSettings:
     """What a node tells each of its stages. Durations in seconds."""
 
     fingerprint: str
-    candidates: Callable[[str], Sequence[str]]  # ufrag -> candidate lines, preferred first
+    candidates: tuple[
+        str, ...
+    ]  # lines of the node's addresses, in every description; preferred first
     sign_token: Callable[[Mapping[str, object]], str]  # claims with exp and nbf, without iss -> JWT
     region: str = ""
     ice_servers: tuple[bytes, ...] = ()  # livekit.ICEServer

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 from livekit.protocol import rtc
 
-from sfu.core import responses
 from sfu.core.connections import Connections
 from sfu.core.effects import Step
 from sfu.core.negotiation import BadDescription
-from sfu.core.peer_connection import PeerConnection
 from sfu.core.plans import Answered, NegotiationFailed
 from sfu.core.publishing import Publishing
 from sfu.core.session import SignalSession
@@ -45,6 +43,7 @@ class Exchange:
                 self._publishing.publications.announced(),
                 subscriptions.down_tracks() if self._session.is_single else (),
                 fresh_credentials=self._session.ids.ice_credentials(),
+                candidates=self._session.settings.candidates,
             )
         except BadDescription as error:
             return NegotiationFailed(str(error))
@@ -66,7 +65,6 @@ class Exchange:
             ),
         )
         pc.set_remote(answered.remote, step)
-        self._trickle(pc, step)
         self._subscribing.take_senders(answered, step)
         if not answered.required.is_empty:
             self._require_sections(answered.required.num_audios, answered.required.num_videos, step)
@@ -104,7 +102,7 @@ class Exchange:
             or not self._session.is_told
         ):
             return None
-        offer = connections.offers.poll(step.now)
+        offer = connections.offers.poll(step.now, self._session.settings.candidates)
         if offer is None or isinstance(offer, NegotiationFailed):
             return offer
         connections.subscriber.create(step)
@@ -119,7 +117,6 @@ class Exchange:
                 mid_to_track_id=dict(offer.mid_to_track_id),
             ),
         )
-        self._trickle(connections.subscriber, step)
         return None
 
     def restart_subscriber(self, step: Step) -> NegotiationFailed | None:
@@ -155,8 +152,3 @@ class Exchange:
                 num_audios=num_audios, num_videos=num_videos
             ),
         )
-
-    def _trickle(self, pc: PeerConnection, step: Step) -> None:
-        if pc.needs_trickle():
-            candidates = self._session.settings.candidates(pc.local.ice_ufrag)
-            self._session.send_all(responses.trickles(candidates, pc.target), step)

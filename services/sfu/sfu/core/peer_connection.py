@@ -45,7 +45,6 @@ class PeerConnection:
     channels: set[str] = field(default_factory=set)
     _waiting: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
-    _trickled_ufrag: str = ""
 
     def create(self, step: Step) -> None:
         """Make the transport, once."""
@@ -104,13 +103,6 @@ class PeerConnection:
             self._waiting.append(candidate)
         else:
             step.emit(AddRemoteCandidate(self.id, candidate))
-
-    def needs_trickle(self) -> bool:
-        """Whether candidates of the present credentials were not sent yet; asked once."""
-        if self._trickled_ufrag == self.local.ice_ufrag:
-            return False
-        self._trickled_ufrag = self.local.ice_ufrag
-        return True
 
     def close(self, step: Step) -> None:
         """Silently."""

@@ -6,7 +6,6 @@ is joined into an update without being parsed.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 from typing import cast
 
@@ -58,29 +57,6 @@ def leave(reason: int, action: int, protocol: int) -> bytes:
     else:
         message.can_reconnect = action != rtc.LeaveRequest.Action.DISCONNECT
     return rtc.SignalResponse(leave=message).SerializeToString()
-
-
-def trickles(candidates: Sequence[str], target: rtc.SignalTarget) -> list[bytes]:
-    """One `trickle` a candidate. Native clients need sdpMid as text and the index as a number."""
-    last = len(candidates) - 1
-    return [
-        rtc.SignalResponse(
-            trickle=rtc.TrickleRequest(
-                candidateInit=json.dumps(
-                    {
-                        "candidate": candidate,
-                        "sdpMid": "0",
-                        "sdpMLineIndex": 0,
-                        "usernameFragment": None,
-                    },
-                    separators=(",", ":"),
-                ),
-                target=target,
-                final=index == last,
-            )
-        ).SerializeToString()
-        for index, candidate in enumerate(candidates)
-    ]
 
 
 def speakers_changed(speakers: Iterable[Speaker]) -> bytes:
