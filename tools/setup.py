@@ -75,7 +75,9 @@ def python_step() -> None:
             call(sys.executable, "-m", "venv", str(VENV))
         if not (VENV / "bin" / "uv").exists():
             call(str(PYTHON), "-m", "pip", "install", "-q", f"uv=={UV_VERSION}", quiet=True)
-        install = [str(VENV / "bin" / "uv"), "pip", "install", "--python", str(PYTHON), "--quiet"]
+        # The machine's own certificates: many a company's network speaks through its own authority.
+        uv = [str(VENV / "bin" / "uv"), "--system-certs", "pip", "install"]
+        install = [*uv, "--python", str(PYTHON), "--quiet"]
         call(*install, "--require-hashes", "-r", str(lock))
         (ROOT / "proto" / "gen" / "contracts").mkdir(parents=True, exist_ok=True)
         (ROOT / "proto" / "gen" / "contracts" / "__init__.py").touch()
