@@ -161,6 +161,7 @@ class World:
         self.tokens: list[dict[str, object]] = []
         self.commands: list[commands.Command] = []
         self.facts: list[room_pb2.Fact] = []
+        self.dropped: list[str] = []
         self.clients: dict[stage.SocketRef, Client] = {}
         self._sockets = itertools.count(1)
         self.settings = stage.StageSettings(
@@ -296,6 +297,8 @@ class World:
                         self.clients[socket].refused = (status, message)
                     case stage.CloseSocket(socket, reason):
                         self.clients[socket].closed = reason
+                    case stage.CountDropped(why):
+                        self.dropped.append(why)
                     case stage.TellRoom(fact):
                         self.facts.append(fact)
                         arrived = FactArrived(NODE, fact)

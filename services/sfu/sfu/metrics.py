@@ -25,6 +25,9 @@ class SfuMetrics:
         self.resyncs = metrics.counter(
             "roomwright_sfu_link_resyncs_total", "Room links that lost messages for good"
         )
+        self.data_dropped = metrics.counter(
+            "roomwright_sfu_data_dropped_total", "Data packets that went nowhere", ["reason"]
+        )
         self.flooding_sockets = metrics.counter(
             "roomwright_sfu_flooding_sockets_total",
             "Sockets closed for sending faster than they are served",

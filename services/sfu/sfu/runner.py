@@ -457,6 +457,8 @@ class RoomRunner:
                 case stage.CloseSocket(socket, reason):
                     self.sockets.discard(socket)
                     self._around.sockets.close(socket, reason)
+                case stage.CountDropped(why):
+                    self._around.metrics.data_dropped.add(1, why)
                 case stage.TellRoom(fact):
                     submitted = link.Submitted(fact.SerializeToString())
                     self._work.append(ForLink("stage", self._around.node_id, submitted))

@@ -8,6 +8,7 @@ from sfu.core.data import (
     MAX_MESSAGE_BYTES,
     Addressed,
     DataGate,
+    Dropped,
     HeldPackets,
     Sender,
     address,
@@ -25,7 +26,9 @@ def admit(
     admitted = DataGate().admit(
         packet.SerializeToString(), sender, is_reliable=reliable, last_sequence=last
     )
-    return None if admitted is None else models.DataPacket.FromString(admitted.payload)
+    if isinstance(admitted, Dropped):
+        return None
+    return models.DataPacket.FromString(admitted.payload)
 
 
 def test_sender_is_written_by_the_server() -> None:
@@ -77,12 +80,13 @@ def test_packets_that_go_nowhere(packet: models.DataPacket) -> None:
     assert admit(packet, last=3) is None
 
 
-def test_junk_and_oversize_are_counted() -> None:
+def test_junk_and_oversize_are_dropped() -> None:
     gate = DataGate()
-    assert gate.admit(b"\xff\xff", ALICE, is_reliable=True, last_sequence=0) is None
+    junk = gate.admit(b"\xff\xff", ALICE, is_reliable=True, last_sequence=0)
+    assert junk == Dropped("malformed")
     large = b"x" * (MAX_MESSAGE_BYTES + 1)
-    assert gate.admit(large, ALICE, is_reliable=True, last_sequence=0) is None
-    assert gate.dropped == {"malformed": 1, "too_large": 1}
+    oversize = gate.admit(large, ALICE, is_reliable=True, last_sequence=0)
+    assert oversize == Dropped("too_large")
 
 
 def test_lossy_packets_are_not_subject_to_sequences() -> None:
@@ -94,8 +98,10 @@ def test_repeated_nonce_is_dropped() -> None:
     gate = DataGate()
     packet = models.DataPacket(user=models.UserPacket(payload=b"x", nonce=b"n" * 16))
     raw = packet.SerializeToString()
-    assert gate.admit(raw, ALICE, is_reliable=True, last_sequence=0) is not None
-    assert gate.admit(raw, ALICE, is_reliable=True, last_sequence=0) is None
+    first = gate.admit(raw, ALICE, is_reliable=True, last_sequence=0)
+    assert isinstance(first, Addressed)
+    again = gate.admit(raw, ALICE, is_reliable=True, last_sequence=0)
+    assert again == Dropped("duplicate")
 
 
 def test_both_lists_of_destinations_count() -> None:
@@ -169,7 +175,7 @@ def test_who_may_not_send_data_is_not_heard(world: World) -> None:
     a = world.join("a", connect=True, grant={"canPublishData": False})
     a.data(user_packet())
     assert world.told(SendData) == []
-    assert world.stage.counters == {"not_allowed": 1}
+    assert world.dropped == ["not_allowed"]
 
 
 def test_reliable_packets_wait_for_the_channels_of_a_joining_participant(world: World) -> None:

@@ -52,48 +52,41 @@ class Addressed:
         return identity in self.identities or sid in self.sids
 
 
-class DataGate:
-    """Admits the packets of one room's local senders: stamps them, drops repeats.
+@dataclass(frozen=True, slots=True)
+class Dropped:
+    """A packet that goes nowhere; `reason` is a metric's label."""
 
-    Counts what it drops, by reason, in `dropped`.
-    """
+    reason: str
+
+
+class DataGate:
+    """Admits the packets of one room's local senders: stamps them, drops repeats."""
 
     def __init__(self) -> None:
         self._nonces: deque[bytes] = deque(maxlen=NONCES_REMEMBERED)
-        self.dropped: dict[str, int] = {}
 
     def admit(
         self, payload: bytes, sender: Sender, *, is_reliable: bool, last_sequence: int
-    ) -> Addressed | None:
-        """The stamped packet, or None for one that goes nowhere."""
+    ) -> Addressed | Dropped:
+        """The stamped packet, or why it goes nowhere."""
         if len(payload) > MAX_MESSAGE_BYTES:
-            self.refuse("too_large")
-            return None
+            return Dropped("too_large")
         packet = models.DataPacket()
         try:
             packet.ParseFromString(payload)
         except DecodeError:
-            self.refuse("malformed")
-            return None
+            return Dropped("malformed")
         value = packet.WhichOneof("value")
         if value is None or value in {"speaker", "metrics"}:
-            self.refuse("not_forwarded")
-            return None
+            return Dropped("not_forwarded")
         if value == "transcription" and not sender.is_agent:
-            self.refuse("not_an_agent")
-            return None
+            return Dropped("not_an_agent")
         if is_reliable and 0 < packet.sequence <= last_sequence:
-            self.refuse("duplicate")
-            return None
+            return Dropped("duplicate")
         if value == "user" and self._is_repeated_nonce(packet.user.nonce):
-            self.refuse("duplicate")
-            return None
+            return Dropped("duplicate")
         _stamp(packet, sender, is_reliable=is_reliable)
         return address(packet, is_reliable=is_reliable)
-
-    def refuse(self, reason: str) -> None:
-        """Count a packet that goes nowhere."""
-        self.dropped[reason] = self.dropped.get(reason, 0) + 1
 
     def _is_repeated_nonce(self, nonce: bytes) -> bool:
         if len(nonce) != NONCE_BYTES:

@@ -55,7 +55,14 @@ class TellRoom:
     fact: room_pb2.Fact
 
 
-Effect = SendSignal | RefuseSocket | CloseSocket | TellRoom | Command
+@dataclass(frozen=True, slots=True)
+class CountDropped:
+    """A data packet went nowhere; `reason` is a metric's label."""
+
+    reason: str
+
+
+Effect = SendSignal | RefuseSocket | CloseSocket | TellRoom | CountDropped | Command
 
 
 class Ids(Protocol):

@@ -19,6 +19,7 @@ from sfu.core.quality import TrackSetting
 from sfu.core.session import Reason
 
 MAX_TRACKS_PER_REQUEST = 4096
+NO_TRACK = "track does not exist"
 
 
 def dispatch(participant: Participant, request: rtc.SignalRequest, step: Step) -> None:
@@ -58,7 +59,7 @@ def add_track(participant: Participant, request: rtc.AddTrackRequest, step: Step
 def mute(participant: Participant, request: rtc.MuteTrackRequest, step: Step) -> None:
     """The client muted or unmuted an own track."""
     if not participant.publishing.mute(request.sid, is_muted=request.muted, step=step):
-        participant.respond_to(step, Reason.NOT_FOUND, "track does not exist", mute=request)
+        participant.respond_to(step, Reason.NOT_FOUND, NO_TRACK, mute=request)
 
 
 def subscription(participant: Participant, request: rtc.UpdateSubscription, step: Step) -> None:
@@ -190,9 +191,7 @@ def update_audio_track(
     """Other audio features of an own track."""
     track = participant.publishing.publications.get(request.track_sid)
     if track is None:
-        participant.respond_to(
-            step, Reason.NOT_FOUND, "track does not exist", update_audio_track=request
-        )
+        participant.respond_to(step, Reason.NOT_FOUND, NO_TRACK, update_audio_track=request)
         return
     track.info.audio_features[:] = request.features
     track.info.stereo = models.AudioTrackFeature.TF_STEREO in request.features
@@ -206,9 +205,7 @@ def update_video_track(
     """Other dimensions of an own track."""
     track = participant.publishing.publications.get(request.track_sid)
     if track is None:
-        participant.respond_to(
-            step, Reason.NOT_FOUND, "track does not exist", update_video_track=request
-        )
+        participant.respond_to(step, Reason.NOT_FOUND, NO_TRACK, update_video_track=request)
         return
     track.info.width = request.width
     track.info.height = request.height

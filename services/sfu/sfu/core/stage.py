@@ -26,12 +26,14 @@ from sfu.core.data import (
     RELIABLE_LABEL,
     Addressed,
     DataGate,
+    Dropped,
     address,
 )
 from sfu.core.dynacast import Dynacast
 from sfu.core.effects import (
     Bound,
     CloseSocket,
+    CountDropped,
     Departed,
     Effect,
     Ids,
@@ -74,6 +76,7 @@ from sfu.core.subscription import Directory, DirectoryTrack
 
 __all__ = [
     "CloseSocket",
+    "CountDropped",
     "Effect",
     "Event",
     "Ids",
@@ -196,11 +199,6 @@ class Stage:
     def is_empty(self) -> bool:
         """No session, and none being closed: the node may forget this stage."""
         return not self._sessions
-
-    @property
-    def counters(self) -> dict[str, int]:
-        """Data packets dropped, by reason."""
-        return dict(self._gate.dropped)
 
     # ----------------------------------------------------------------------------- sessions
 
@@ -498,7 +496,7 @@ class Stage:
         if participant is None or event.label == DATA_TRACK_LABEL:
             return
         if not participant.may_send_data:
-            self._gate.refuse("not_allowed")
+            step.emit(CountDropped("not_allowed"))
             return
         is_reliable = event.label != LOSSY_LABEL
         payload = event.payload
@@ -511,7 +509,8 @@ class Stage:
             is_reliable=is_reliable,
             last_sequence=participant.last_sequence,
         )
-        if packet is None:
+        if isinstance(packet, Dropped):
+            step.emit(CountDropped(packet.reason))
             return
         if is_reliable:
             participant.last_sequence = max(participant.last_sequence, packet.sequence)
