@@ -54,7 +54,7 @@ async def test_commands_reach_the_engine_and_its_events_come_back(
     )
     serve(commands.SetRemote(SERVER_PC, *CLIENT, client.adapter.fingerprint))
     act(commands.SetRemote(CLIENT_PC, *SERVER, server.adapter.fingerprint))
-    for candidate in server.adapter.candidates(SERVER[0]):
+    for candidate in server.adapter.candidates():
         act(commands.AddRemoteCandidate(CLIENT_PC, candidate))
     assert await server.until(events.Connected) == events.Connected(SERVER_PC)
     opened = await server.until(events.DataChannelOpened)

@@ -148,19 +148,6 @@ class PublisherNegotiation:
         self._matches = matches
         return tuple(new)
 
-    @property
-    def unmatched(self) -> tuple[UnmatchedSection, ...]:
-        """Sections whose track the client has not announced yet."""
-        return tuple(
-            UnmatchedSection(section.mid, section.kind, cid_of(section))
-            for section in self._layout
-            if section.kind != "application"
-            and not section.rejected
-            and sends(section)
-            and section.mid not in self._matches
-            and self._retired.get(section.mid) != cid_of(section)
-        )
-
     def require(self, down_tracks: Sequence[DownTrack]) -> SectionsRequirement:
         """Sections the client must add for these tracks, beyond free ones and those asked for.
 

@@ -7,8 +7,6 @@ the halves of a session and those differences; who sends which description when 
 
 from __future__ import annotations
 
-from livekit.protocol import rtc
-
 from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import ClientTraits, CodecPolicy
 from sfu.core.data import DATA_TRACK_LABEL, LOSSY_LABEL, RELIABLE_LABEL
@@ -17,7 +15,6 @@ from sfu.core.negotiation import Debounce, NegotiationConfig
 from sfu.core.offering import SubscriberNegotiation
 from sfu.core.peer_connection import PeerConnection
 from sfu.core.plans import DownTrack, LocalTransport
-from sfu.core.responses import PUBLISHER, SUBSCRIBER
 from sfu.core.session import Opening, SignalSession
 
 SERVER_CHANNELS = ((RELIABLE_LABEL, True), (LOSSY_LABEL, False), (DATA_TRACK_LABEL, False))
@@ -43,23 +40,22 @@ class Connections:
             and opening.client.protocol >= SUBSCRIBER_PRIMARY_PROTOCOL
             and opening.grants.permission.can_subscribe
         )
-        self.publisher = self._make(PUBLISHER)
-        self.subscriber = None if opening.is_single else self._make(SUBSCRIBER)
+        self.publisher = self._make(is_offered_here=False)
+        self.subscriber = None if opening.is_single else self._make(is_offered_here=True)
         self.answers: PublisherNegotiation | None = None
         self.offers: SubscriberNegotiation | None = None
         self.sections_wanted = Debounce()
         self.has_answered = False
         self.has_no_channels = False
 
-    def _make(self, target: rtc.SignalTarget) -> PeerConnection:
+    def _make(self, *, is_offered_here: bool) -> PeerConnection:
         session = self._session
         ufrag, pwd = session.ids.ice_credentials()
         return PeerConnection(
             session.own(),
-            target,
             LocalTransport(ufrag, pwd, session.settings.fingerprint, self._ice_lite),
             # The side that offers first controls, when both are full agents (RFC 8445 6.1.1).
-            is_controlling=target == SUBSCRIBER and not self._ice_lite,
+            is_controlling=is_offered_here and not self._ice_lite,
         )
 
     # ---------------------------------------------------------------------------- transport

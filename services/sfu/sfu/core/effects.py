@@ -90,9 +90,7 @@ class StageSettings:
     """What a node tells each of its stages. Durations in seconds."""
 
     fingerprint: str
-    candidates: tuple[
-        str, ...
-    ]  # lines of the node's addresses, in every description; preferred first
+    candidates: tuple[str, ...]  # of the node, for every description; preferred first
     sign_token: Callable[[Mapping[str, object]], str]  # claims with exp and nbf, without iss -> JWT
     region: str = ""
     ice_servers: tuple[bytes, ...] = ()  # livekit.ICEServer

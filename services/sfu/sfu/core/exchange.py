@@ -1,7 +1,7 @@
 """Who sends which description when: the exchange of offers and answers of one session.
 
 A description's outcome is applied in the order its plan demands (plans.py): transport, what ends,
-what begins. What a description says is decided in negotiation.py.
+what begins. What a description says is decided in answering.py and offering.py.
 """
 
 from __future__ import annotations

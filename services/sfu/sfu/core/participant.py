@@ -31,7 +31,6 @@ from sfu.core.exchange import Exchange
 from sfu.core.media_commands import SendData
 from sfu.core.plans import NegotiationFailed
 from sfu.core.publishing import Publishing
-from sfu.core.responses import SUBSCRIBER
 from sfu.core.session import Opening, Reason, SignalSession, State
 from sfu.core.subscribing import Subscribing
 from sfu.core.subscription import Directory
@@ -304,7 +303,9 @@ class Participant(SignalSession):
 
     def trickle(self, request: rtc.TrickleRequest, step: Step) -> None:
         """A candidate of the client. Raises BadCandidate."""
-        subscriber = self.connections.subscriber if request.target == SUBSCRIBER else None
+        subscriber = (
+            self.connections.subscriber if request.target == rtc.SignalTarget.SUBSCRIBER else None
+        )
         pc = subscriber or self.connections.publisher
         pc.add_candidate(request.candidateInit, step)
 

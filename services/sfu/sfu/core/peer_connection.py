@@ -1,15 +1,13 @@
 """The transport half of one peer connection, as a session keeps it.
 
 Credentials, the far side's parameters, candidates waiting for them, open channels. Not SDP
-(negotiation.py) and not the transport itself (the engine).
+(answering.py, offering.py) and not the transport itself (the engine).
 """
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-
-from livekit.protocol import rtc
 
 from sfu.core.effects import Step
 from sfu.core.media_commands import (
@@ -35,7 +33,6 @@ class PeerConnection:
     """One peer connection of a session; `id` is its engine id."""
 
     id: int
-    target: rtc.SignalTarget
     local: LocalTransport
     is_controlling: bool = False
     is_created: bool = False

@@ -29,9 +29,6 @@ _PARTICIPANTS_TAG = (
     rtc.ParticipantUpdate.DESCRIPTOR.fields_by_name["participants"].number << 3 | _LENGTH_DELIMITED
 )
 
-PUBLISHER = rtc.SignalTarget.PUBLISHER
-SUBSCRIBER = rtc.SignalTarget.SUBSCRIBER
-
 
 def participant_updates(infos: Iterable[bytes]) -> list[bytes]:
     """`update` responses holding serialized ParticipantInfos, each at most about 128 KiB."""
