@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV := .venv/bin
 SETUP := $(PYTHON) tools/setup.py
 ARGS ?=
+SECONDS ?= 60
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check lint types unit rust test integration conformance fuzz-corpus bench soak lock fmt clean
+.PHONY: help setup run check lint types unit rust test integration conformance fuzz bench soak lock fmt clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -22,8 +23,11 @@ check: setup  ## lint, types, contracts, unit tests: what to run before a commit
 test: setup  ## check, then integration, real clients and fuzz corpora
 	@$(VENV)/python tools/tiers.py test
 
-soak: setup  ## by hand: fuzzing, churn, benchmarks
-	@$(VENV)/python tools/tiers.py soak
+soak: setup  ## by hand: fuzzing, then the benchmark
+	@SECONDS=$(SECONDS) $(VENV)/python tools/tiers.py soak
+
+fuzz: setup  ## fuzz every parser of network bytes (nightly Rust, cargo-fuzz); SECONDS=60 for each
+	@$(VENV)/python tools/fuzz.py --seconds $(SECONDS) $(ARGS)
 
 bench: setup  ## measure a server with a swarm; ARGS="--url ws://... --server-pid N" for another server
 	@$(VENV)/python -m loadtest.bench $(ARGS)

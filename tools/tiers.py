@@ -73,7 +73,11 @@ REAL = (
         "unit, integration, conformance", "tests/unit", "tests/integration", "tests/conformance"
     ),
 )
-SOAK = (Part("benchmark", (str(BIN / "python"), "-m", "loadtest.bench")),)
+FUZZ_SECONDS = os.environ.get("SECONDS", "60")
+SOAK = (
+    Part("fuzzing", (str(BIN / "python"), "tools/fuzz.py", "--seconds", FUZZ_SECONDS)),
+    Part("benchmark", (str(BIN / "python"), "-m", "loadtest.bench")),
+)
 
 TIERS = {"check": (*CHECK, *UNIT), "test": (*CHECK, *REAL), "soak": SOAK}
 

@@ -133,13 +133,14 @@ class _Metric:
 
 
 class Counter(_Metric):
-    """A count that only grows."""
+    """A count that only grows, kept here or read from where it is kept."""
 
     kind = "counter"
 
     def __init__(self, name: str, help_text: str, labels: Labels) -> None:
         super().__init__(name, help_text, labels)
         self._values: dict[Labels, float] = {} if labels else {(): 0.0}
+        self._read: Callable[[], Mapping[Labels, float]] | None = None
 
     def add(self, amount: float = 1.0, *labels: str) -> None:
         """Count `amount` more."""
@@ -148,11 +149,18 @@ class Counter(_Metric):
 
     def value(self, *labels: str) -> float:
         """The count now."""
-        return self._values.get(self._check(labels), 0.0)
+        return self._current().get(self._check(labels), 0.0)
+
+    def read_by(self, read: Callable[[], Mapping[Labels, float]]) -> None:
+        """Ask `read` at each collection, for totals that somebody else keeps, by label values."""
+        self._read = read
+
+    def _current(self) -> Mapping[Labels, float]:
+        return self._values if self._read is None else self._read()
 
     def _samples(self) -> Iterator[str]:
-        for labels, value in self._values.items():
-            yield self._sample("", labels, value)
+        for labels, value in self._current().items():
+            yield self._sample("", self._check(labels), value)
 
 
 class Gauge(_Metric):

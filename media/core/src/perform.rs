@@ -19,6 +19,7 @@ use crate::rtx::RtxCache;
 use crate::send::RtpSender;
 use crate::shard::{AUDIO_MEMORY, MEMORY_AGE, Shard, Timer, VIDEO_MEMORY};
 use crate::source::Source;
+use crate::stats::transport_rows;
 use crate::transport::{LocalAddress, PeerTransport, Protocol, TransportConfig};
 
 impl Shard {
@@ -328,7 +329,12 @@ impl Shard {
         self.addresses.retain(|_, owner| *owner != slot);
         self.ufrags.retain(|_, owner| *owner != slot);
         self.dirty.retain(|dirty| *dirty != slot);
-        self.peers[slot] = None;
+        if let Some(peer) = self.peers[slot].take() {
+            let rows = transport_rows(&peer.transport.counters());
+            for (total, row) in self.closed_transports.iter_mut().zip(rows) {
+                *total += row.1;
+            }
+        }
         Ok(())
     }
 

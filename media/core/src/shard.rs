@@ -19,8 +19,10 @@ use crate::published::PacketPool;
 use crate::receive::{self, Origin, RtpReceiver, STALLED_AFTER, STOPPED_AFTER};
 use crate::send::{RtpSender, Way};
 use crate::srtp::keys_from_exporter;
-use crate::stats::{Counters, PeerConnectionStats, Stats, transport_rows};
-use crate::transport::{DtlsIdentity, LocalAddress, TransportOutput, candidate_lines};
+use crate::stats::{Counters, PeerConnectionStats, Stats, TRANSPORT_ROWS, transport_rows};
+use crate::transport::{
+    DtlsIdentity, LocalAddress, TransportCounters, TransportOutput, candidate_lines,
+};
 
 /// How a shard is made.
 pub struct ShardConfig {
@@ -79,6 +81,8 @@ pub struct Shard {
     pub(crate) transmits: VecDeque<Transmit>,
     pub(crate) events: VecDeque<Event>,
     pub(crate) counters: Counters,
+    /// What the transports of closed peer connections had counted: totals never go back.
+    pub(crate) closed_transports: [u64; TRANSPORT_ROWS],
     pub(crate) probe_latency_us: Vec<u64>,
     pub(crate) scratch_numbers: Vec<u16>,
 }
@@ -139,6 +143,7 @@ impl Shard {
             transmits: VecDeque::new(),
             events: VecDeque::new(),
             counters: Counters::default(),
+            closed_transports: [0; TRANSPORT_ROWS],
             probe_latency_us: vec![0; LATENCY_BINS],
             scratch_numbers: Vec::new(),
             config,
@@ -797,7 +802,10 @@ impl Shard {
             probe_latency_us: self.probe_latency_us.clone(),
             ..Stats::default()
         };
-        let mut transports: Vec<(&'static str, u64)> = Vec::new();
+        let mut transports = transport_rows(&TransportCounters::default());
+        for (total, closed) in transports.iter_mut().zip(self.closed_transports) {
+            total.1 = closed;
+        }
         for peer in self.peers.iter_mut().flatten() {
             let channels = peer.transport.export().channels;
             let buffered: usize = channels
@@ -812,14 +820,9 @@ impl Shard {
                 packets_out: peer.packets_out,
                 data_buffered: buffered as u64,
             });
-            for (index, row) in transport_rows(&peer.transport.counters())
-                .into_iter()
-                .enumerate()
-            {
-                match transports.get_mut(index) {
-                    Some(total) => total.1 += row.1,
-                    None => transports.push(row),
-                }
+            let rows = transport_rows(&peer.transport.counters());
+            for (total, row) in transports.iter_mut().zip(rows) {
+                total.1 += row.1;
             }
         }
         for track in self.tracks.iter_mut().flatten() {

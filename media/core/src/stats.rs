@@ -205,8 +205,13 @@ impl Counters {
     }
 }
 
+/// Rows of [`transport_rows`].
+pub(crate) const TRANSPORT_ROWS: usize = 16;
+
 /// Names and values of a transport's counters.
-pub(crate) fn transport_rows(counters: &TransportCounters) -> [(&'static str, u64); 15] {
+pub(crate) fn transport_rows(
+    counters: &TransportCounters,
+) -> [(&'static str, u64); TRANSPORT_ROWS] {
     [
         ("stun_malformed", counters.stun_malformed),
         ("stun_unauthenticated", counters.stun_unauthenticated),
@@ -223,5 +228,6 @@ pub(crate) fn transport_rows(counters: &TransportCounters) -> [(&'static str, u6
         ("data_refused", counters.data_refused),
         ("data_dropped", counters.data_dropped),
         ("outputs_dropped", counters.outputs_dropped),
+        ("protocol_panics", counters.panics),
     ]
 }

@@ -70,6 +70,28 @@ fn garbage_from_strangers_and_from_the_peers_address_is_dropped() {
 }
 
 #[test]
+fn totals_do_not_go_back_when_a_peer_connection_closes() {
+    let mut world = World::new();
+    let server = world.add_shard();
+    let client = world.add_bare(server, 1);
+    world.run_ms(1000);
+    let known = world.address(client);
+    for _ in 0..50 {
+        // A binding request that knows neither name nor password.
+        let mut request = vec![0; 20];
+        request[1] = 1;
+        request[4..8].copy_from_slice(&[0x21, 0x12, 0xa4, 0x42]);
+        world.inject(server, known, request);
+    }
+    let names = ["stun_malformed", "stun_unauthenticated", "stun_unexpected"];
+    let before = names.map(|name| world.counter(server, name));
+    assert!(before.iter().sum::<u64>() >= 50, "{before:?}");
+    world.command(server, Command::ClosePeerConnection { pc: PcId(1) });
+    world.run_ms(100);
+    assert_eq!(names.map(|name| world.counter(server, name)), before);
+}
+
+#[test]
 fn authentic_nonsense_is_dropped() {
     let mut world = World::new();
     let server = world.add_shard();

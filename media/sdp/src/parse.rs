@@ -136,6 +136,19 @@ fn lines(text: &str) -> impl Iterator<Item = Result<(usize, u8, &str), SdpError>
     })
 }
 
+/// Does the attribute mean anything in a section of this kind? RTP's attributes say nothing of data channels, nor
+/// those of SCTP of media.
+fn belongs(name: &str, kind: Kind) -> bool {
+    match name {
+        "rtpmap" | "fmtp" | "rtcp-fb" | "extmap" | "msid" | "ssrc" | "ssrc-group" | "rid"
+        | "simulcast" | "sendrecv" | "sendonly" | "recvonly" | "inactive" => {
+            kind != Kind::Application
+        }
+        "sctp-port" | "sctpmap" | "max-message-size" => kind == Kind::Application,
+        _ => true,
+    }
+}
+
 /// Name and value of an attribute; a flag has an empty value.
 fn attribute(line: &str) -> (&str, &str) {
     line.split_once(':').unwrap_or((line, ""))
@@ -236,6 +249,8 @@ struct Reader {
 struct Format {
     payload_type: u8,
     map: Option<(String, u32, Option<u16>)>,
+    /// The map was told by a line, not only known by the number.
+    is_told: bool,
     fmtp: String,
     feedback: Vec<String>,
 }
@@ -298,7 +313,10 @@ impl Reader {
         let mut reader = Self {
             fields: SectionFields {
                 rejected: port == 0,
-                direction: inherited,
+                direction: match kind {
+                    Kind::Application => Direction::SendRecv,
+                    Kind::Audio | Kind::Video => inherited,
+                },
                 ..SectionFields::new(kind, "")
             },
             formats: Vec::new(),
@@ -348,6 +366,7 @@ impl Reader {
         self.formats.push(Format {
             payload_type,
             map,
+            is_told: false,
             fmtp: String::new(),
             feedback: Vec::new(),
         });
@@ -362,6 +381,9 @@ impl Reader {
     }
 
     fn attribute(&mut self, line: usize, name: &str, value: &str) -> Result<(), SdpError> {
+        if !belongs(name, self.fields.kind) {
+            return Ok(());
+        }
         match name {
             "mid" => self.mid(line, value)?,
             "rtpmap" => self.rtpmap(line, value)?,
@@ -441,6 +463,7 @@ impl Reader {
         };
         if let Some(format) = self.listed(payload_type) {
             format.map = Some((name, clock_rate, channels));
+            format.is_told = true;
         }
         Ok(())
     }
@@ -652,7 +675,13 @@ impl Reader {
             // RFC 8853 section 5.2: a stream without its rid line is left out.
             names.retain(|name| !name.is_empty());
         }
+        // What is written where there is nothing to write: an m-line needs a format (RFC 8866 section 5.14).
+        let is_placeholder =
+            matches!(&formats[..], [only] if only.payload_type == 0 && !only.is_told);
         for format in formats {
+            if is_placeholder {
+                break;
+            }
             let Some((name, clock_rate, channels)) = format.map else {
                 continue;
             };

@@ -176,8 +176,6 @@ fn malformed_lines_are_refused_with_their_number() {
         "a=rtcp-fb:111",
         "a=msid:",
         "a=mid:1",
-        "a=sctp-port:70000",
-        "a=max-message-size:-1",
         "m=text 9 UDP/TLS/RTP/SAVPF 111",
         "m=audio nine UDP/TLS/RTP/SAVPF 111",
         "m=audio 65536 UDP/TLS/RTP/SAVPF 111",
@@ -194,6 +192,11 @@ fn malformed_lines_are_refused_with_their_number() {
         assert!(error.to_string().starts_with("line 9: "), "{error}");
     }
     assert!(parse(&with_line("a=unknown:thing")).is_ok());
+    for line in ["a=sctp-port:70000", "a=sctpmap:x", "a=max-message-size:-1"] {
+        let data = "m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:9\r\n";
+        let error = parse(&with_line(&format!("{data}{line}"))).expect_err(line);
+        assert_eq!(error.line, 11, "{line}: {error}");
+    }
 }
 
 #[test]
@@ -357,6 +360,18 @@ fn formats_without_a_map_are_left_out_unless_their_number_says_it() {
 }
 
 #[test]
+fn a_section_without_codecs_does_not_come_back_with_one() {
+    for rejected in [true, false] {
+        let fields = SectionFields {
+            rejected,
+            ..SectionFields::new(Kind::Audio, "0")
+        };
+        let made = Description::new(1, 1, vec![Arc::new(Section::new(fields).unwrap())]);
+        assert!(parse(&made.render()).unwrap().sections[0].codecs.is_empty());
+    }
+}
+
+#[test]
 fn a_bundle_only_section_is_not_rejected() {
     let text = format!(
         "{HEAD}{}a=bundle-only\r\n",
@@ -382,6 +397,27 @@ fn sections_inherit_the_direction_of_the_session() {
     cache.parse(&text).unwrap();
     let changed = cache.parse(&text.replace("recvonly", "sendonly")).unwrap();
     assert_eq!(changed.sections[0].direction, Direction::SendOnly);
+}
+
+#[test]
+fn attributes_of_media_say_nothing_of_data_channels_and_the_reverse() {
+    let text = "v=0\r\no=- 1 1 IN IP4 127.0.0.1\r\ns=-\r\nt=0 0\r\na=sendonly\r\n\
+        m=application 9 UDP/DTLS/SCTP webrtc-datachannel\r\na=mid:0\r\na=recvonly\r\n\
+        a=extmap:1 urn:ietf:params:rtp-hdrext:sdes:mid\r\na=msid:- t\r\na=ssrc:1 cname:c\r\n\
+        a=ssrc-group:FID 1 2\r\na=rid:q send\r\na=simulcast:send q\r\na=rtpmap:x\r\n\
+        m=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:1\r\na=sctp-port:5000\r\na=sctpmap:x\r\n\
+        a=max-message-size:9\r\n";
+    let read = parse(text).unwrap();
+    let data = Section::new(SectionFields {
+        direction: Direction::SendRecv,
+        ..SectionFields::new(Kind::Application, "0")
+    })
+    .unwrap();
+    assert_eq!(*read.sections[0], data);
+    assert_eq!(read.sections[1].direction, Direction::SendOnly);
+    assert_eq!(read.sections[1].sctp_port, None);
+    assert_eq!(read.sections[1].max_message_size, None);
+    assert_same(&read, &parse(&read.render()).unwrap(), "written and read");
 }
 
 #[test]

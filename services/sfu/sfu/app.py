@@ -126,6 +126,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     )
     metrics.rooms.read_by(lambda: node.rooms)
     metrics.participants.read_by(lambda: node.participants)
+    metrics.read_media(lambda: engine.stats().counters)
     chassis.health.tell("rooms", lambda: str(node.rooms))
     try:
         return SfuApp(

@@ -37,6 +37,15 @@ def test_histogram_counts_are_cumulative() -> None:
     ]
 
 
+def test_counter_can_be_kept_elsewhere() -> None:
+    metrics, totals = Metrics(), {("a",): 1.0}
+    drops = metrics.counter("drops_total", "Drops.", ["reason"])
+    drops.read_by(lambda: totals)
+    totals["a",] = 7.0
+    assert drops.value("a") == 7
+    assert 'drops_total{reason="a"} 7\n' in metrics.render()
+
+
 def test_name_is_declared_once() -> None:
     metrics = Metrics()
     metrics.counter("a_total", "A.")
