@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import os
 import re
+import resource
 import signal
 import socket
 import sys
@@ -13,12 +14,13 @@ from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
 
+import aiohttp
 from livekit import api
 
 KEY = "devkey"
 SECRET = "secret"
 START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 6.0
+STOP_TIMEOUT_S = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +31,8 @@ class DevServer:
     pid: int
     log: Path
     """Everything the process wrote, both streams."""
+    udp_port: int = 0
+    """Where media arrives."""
 
     @property
     def url(self) -> str:
@@ -39,6 +43,29 @@ class DevServer:
     def http_url(self) -> str:
         """What server SDKs and browsers open."""
         return f"http://127.0.0.1:{self.port}"
+
+    async def told(self, path: str) -> dict[int, str]:
+        """What every HTTP server of the process answers to `path`, by port; found as a stranger would."""
+        answers = {}
+        async with aiohttp.ClientSession() as http:
+            for port in listening_ports(self.pid):
+                with contextlib.suppress(aiohttp.ClientError):  # gRPC does not speak HTTP/1.1
+                    async with http.get(f"http://127.0.0.1:{port}{path}") as answer:
+                        answers[port] = await answer.text()
+        return answers
+
+    async def metric(self, name: str) -> float:
+        """The value of one sample on `/metrics`, its labels included in the name."""
+        for page in (await self.told("/metrics")).values():
+            for line in page.splitlines():
+                if line.startswith(f"{name} "):
+                    return float(line.rpartition(" ")[2])
+        raise AssertionError(f"no metric {name}")
+
+    def resident_bytes(self) -> int:
+        """Memory of the process now."""
+        pages = Path(f"/proc/{self.pid}/statm").read_text().split()[1]
+        return int(pages) * resource.getpagesize()
 
     @property
     def page_url(self) -> str:
@@ -76,7 +103,7 @@ async def running(directory: Path, *flags: str) -> AsyncIterator[DevServer]:
         )
     try:
         await _until_ready(process, log, port)
-        yield DevServer(port=port, pid=process.pid, log=log)
+        yield DevServer(port=port, pid=process.pid, log=log, udp_port=udp_port)
         code = await _stopped(process)
         assert code in (0, 130), f"server ended with {code}:\n{_tail(log)}"
     finally:
@@ -110,6 +137,22 @@ def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
     with socket.socket(socket.AF_INET, kind) as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def listening_ports(pid: int) -> list[int]:
+    """TCP ports of 127.0.0.1 that the process listens on."""
+    inodes = set()
+    for descriptor in Path(f"/proc/{pid}/fd").iterdir():
+        with contextlib.suppress(OSError):
+            target = os.readlink(descriptor)
+            if target.startswith("socket:["):
+                inodes.add(target[8:-1])
+    rows = Path(f"/proc/{pid}/net/tcp").read_text().splitlines()[1:]
+    return [
+        int(row.split()[1].split(":")[1], 16)
+        for row in rows
+        if row.split()[3] == "0A" and row.split()[9] in inodes
+    ]
 
 
 def _tail(log: Path) -> str:
