@@ -17,6 +17,7 @@ from livekit import rtc
 from livekit.protocol import rtc as livekit_rtc
 
 from tests.support.dev_server import DevServer, free_port
+from tests.support.nats import is_running
 from tests.support.python_client import PythonClient, until
 
 END_S = 10.0  # to close everything, on a busy machine
@@ -149,6 +150,16 @@ async def test_grace_ends_with_the_last_call(tmp_path: Path) -> None:
             assert time.monotonic() - begin < 4
             async with asyncio.timeout(END_S):
                 assert await dev.process.wait() == 0
+
+
+async def test_its_nats_server_ends_with_it_when_it_is_killed(tmp_path: Path) -> None:
+    async with started(tmp_path) as dev:
+        await dev.wait_until_ready()
+        pid = int((tmp_path / "nats" / "nats.pid").read_text())
+        assert b"nats.conf" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        dev.process.kill()
+        await dev.process.wait()
+        await until(lambda: not is_running(pid), "nats-server ends", 5)
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from chassis.kv import NatsKv
 from chassis.subjects import Bucket
 from roomwright import nats_server
 from roomwright.nats_server import NatsServerError
+from tests.support.nats import is_running
 
 
 async def test_data_survives_a_restart_and_a_killed_owner(tmp_path: Path) -> None:
@@ -126,11 +127,3 @@ async def test_server_ends_when_its_owner_is_killed(tmp_path: Path) -> None:
     async with asyncio.timeout(5):
         while is_running(pid):  # noqa: ASYNC110 - it is nobody's child here
             await asyncio.sleep(0.02)
-
-
-def is_running(pid: int) -> bool:
-    """Neither gone nor a zombie that nobody has waited for."""
-    try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
-    except (FileNotFoundError, ProcessLookupError):
-        return False
