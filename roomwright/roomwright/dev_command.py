@@ -67,8 +67,6 @@ def run(options: argparse.Namespace) -> None:
     """Run until Ctrl-C."""
     flags = {name: value for name, value in vars(options).items() if name not in ("run", "config")}
     settings = dev_settings.read(flags, options.config)
-    # Its own log is about connections we close ourselves, and says so in no words of ours.
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     logs.configure(json=False, level=settings.log_level)
     run_loop(dev.run(settings, say))
 
