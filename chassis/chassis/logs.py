@@ -81,10 +81,16 @@ def configure(*, json: bool, level: str, stream: TextIO | None = None) -> None:
     )
     # Access logs repeat query strings, and libraries at debug level print whole requests.
     logging.getLogger("uvicorn.access").disabled = True
+    logging.getLogger("uvicorn.error").filters[:] = [_is_news]
     for chatty in ("uvicorn", "uvicorn.error", "websockets", "asyncio", "grpc", "nats", "httpx"):
         logging.getLogger(chatty).handlers.clear()
         logging.getLogger(chatty).propagate = True
         logging.getLogger(chatty).setLevel(max(_level(level), logging.WARNING))
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # uvicorn takes every refused WebSocket, answered as it should be, for an application's fault.
+    return "without completing handshake" not in record.msg
 
 
 def redact(_logger: object, _method: str, event: EventDict) -> EventDict:

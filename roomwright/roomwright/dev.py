@@ -9,8 +9,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import importlib
+import os
 import secrets
+import shutil
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -263,7 +266,9 @@ def _say_how_to_use(settings: DevSettings, hosts: list[str], say: Say) -> None:
     say(f"URL    ws://{place}")
     say(f"keys   {', '.join(settings.keys)}")
     say(f"token  {make_token(settings, 'ann')}")
-    say(f"       (room {ROOM!r}, identity 'ann', for 6 hours; `roomwright token` makes others)")
+    say(f"       (room {ROOM!r}, identity 'ann', for 6 hours)")
+    same = "" if "devkey" in settings.keys else ", and the --keys or --config given here"
+    say(f"       (others: {_own_command()} token --room {ROOM} --identity NAME{same})")
     if web_directory(settings) is None:
         say("page   not built: `make setup` builds it")
     else:
@@ -272,6 +277,14 @@ def _say_how_to_use(settings: DevSettings, hosts: list[str], say: Say) -> None:
             say(f"page   {page_link(f'http://{place}', f'ws://{place}', token)}")
         say("       (one link per browser tab)")
     say("")
+
+
+def _own_command() -> str:
+    """How the person at the terminal can call this program again."""
+    if shutil.which("roomwright"):
+        return "roomwright"
+    called = Path(sys.argv[0])
+    return os.path.relpath(called) if called.name == "roomwright" else "python -m roomwright"
 
 
 def _bind_error(host: str, port: int, kind: socket.SocketKind) -> OSError | None:

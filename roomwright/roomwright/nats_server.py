@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, TextIO
 
 import structlog
 
@@ -43,6 +44,8 @@ class NatsServer:
     user: str
     password: str = field(repr=False)
     process: asyncio.subprocess.Process = field(repr=False)
+    claim: TextIO = field(repr=False)
+    """Holds the directory for as long as it is open."""
 
     async def wait(self) -> int:
         """Until it ends; its exit status."""
@@ -50,6 +53,10 @@ class NatsServer:
 
     async def stop(self, timeout_s: float = 5.0) -> None:
         """End it, by force when it takes longer than `timeout_s`."""
+        with self.claim:
+            await self._end(timeout_s)
+
+    async def _end(self, timeout_s: float) -> None:
         with contextlib.suppress(ProcessLookupError):
             # SIGINT ends it at once; SIGTERM makes it wait for its clients.
             self.process.send_signal(signal.SIGINT)
@@ -111,8 +118,19 @@ async def start(directory: Path, *, port: int | None = None) -> NatsServer:
     """
     binary = await asyncio.to_thread(find_binary)
     user, password = "roomwright", secrets.token_urlsafe(24)
-    await _end_leftover(directory)
-    config = _write_config(directory, user, password, port)
+    with contextlib.ExitStack() as unless_started:
+        claim = unless_started.enter_context(_claim(directory))
+        await _end_leftover(directory)
+        url, process = await _start(
+            binary, _write_config(directory, user, password, port), directory
+        )
+        unless_started.pop_all()
+    return NatsServer(url, user, password, process, claim)
+
+
+async def _start(
+    binary: str, config: Path, directory: Path
+) -> tuple[str, asyncio.subprocess.Process]:
     log_file = directory / "nats.log"
     with log_file.open("wb") as output:
         process = await asyncio.create_subprocess_exec(
@@ -133,7 +151,7 @@ async def start(directory: Path, *, port: int | None = None) -> NatsServer:
         raise NatsServerError(f"nats-server did not start in time; see {log_file}") from None
     if url is None:
         raise NatsServerError(f"nats-server ended at once: {_last_words(log_file)}; see {log_file}")
-    return NatsServer(url, user, password, process)
+    return url, process
 
 
 def _dying_with_us(*command: str) -> tuple[str, ...]:
@@ -192,6 +210,21 @@ async def _listening(
             return url
         await asyncio.sleep(0.02)
     return None
+
+
+def _claim(directory: Path) -> TextIO:
+    """Hold the directory until the file is closed or this process ends, however that comes."""
+    directory.mkdir(parents=True, exist_ok=True)
+    claim = (directory / "lock").open("w")
+    try:
+        fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        claim.close()
+        raise NatsServerError(
+            f"the data directory {directory.parent} is in use by another `roomwright dev`: "
+            "stop that one, or give this one its own with --data-dir"
+        ) from None
+    return claim
 
 
 async def _end_leftover(directory: Path) -> None:

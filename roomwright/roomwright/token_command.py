@@ -53,7 +53,10 @@ def run(options: argparse.Namespace) -> None:
     )
     if grants.video.room_join and not options.identity:
         raise CommandError("a token that joins a room needs --identity")
-    sys.stdout.write(sign(grants, key, secret, seconds(options.valid_for)) + "\n")
+    valid_for_s = seconds(options.valid_for)
+    if not options.room and not options.grant:
+        raise CommandError("a token needs --room and --identity to join, or --grant for the API")
+    sys.stdout.write(sign(grants, key, secret, valid_for_s) + "\n")
 
 
 def video_grant(room: str, given: list[str]) -> VideoGrant:

@@ -1,6 +1,7 @@
 // The page of `make run`: two tabs talk with camera, microphone, screen share and chat, through the published SDK.
 import {
   ConnectionState,
+  DisconnectReason,
   type LocalParticipant,
   type Participant,
   type RemoteParticipant,
@@ -20,6 +21,7 @@ function element<T extends HTMLElement>(id: string): T {
 
 const room = new Room({ adaptiveStream: true, dynacast: true });
 const stage = element("stage");
+const sounds = new Map<string, HTMLMediaElement>();
 
 function say(text: string): void {
   element("status").textContent = text;
@@ -115,14 +117,25 @@ for (const event of [
   room.on(event, refresh);
 }
 room.on(RoomEvent.TrackSubscribed, (track) => {
-  if (track.kind === Track.Kind.Audio) document.body.append(track.attach());
+  if (track.kind !== Track.Kind.Audio || track.sid === undefined) return;
+  const heard = track.attach();
+  sounds.set(track.sid, heard);
+  document.body.append(heard);
 });
-room.on(RoomEvent.TrackUnsubscribed, (track) => track.detach().forEach((it) => it.remove()));
+room.on(RoomEvent.TrackUnsubscribed, (track) => {
+  track.detach().forEach((it) => it.remove());
+  // The SDK has detached by now what it knows of; the element is ours.
+  sounds.get(track.sid ?? "")?.remove();
+  sounds.delete(track.sid ?? "");
+});
 room.on(RoomEvent.ConnectionStateChanged, (state) => {
-  if (state !== ConnectionState.Connected) say(state);
+  if (state === ConnectionState.Reconnecting || state === ConnectionState.Connecting) say(state);
 });
 room.on(RoomEvent.Reconnected, () => say(`in room ${room.name} as ${room.localParticipant.identity}`));
-room.on(RoomEvent.Disconnected, () => {
+room.on(RoomEvent.Disconnected, (why) => {
+  say(`left: ${why === undefined ? "connection lost" : (DisconnectReason[why] ?? why).toString().toLowerCase().replaceAll("_", " ")}`);
+  sounds.forEach((it) => it.remove());
+  sounds.clear();
   element("join").hidden = false;
   element("call").hidden = true;
   stage.replaceChildren();

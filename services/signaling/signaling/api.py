@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import structlog
 from fastapi import APIRouter, Request
 from livekit.protocol import models, rtc
 from pydantic import SecretStr
@@ -20,6 +21,8 @@ from signaling.clients import NodeClients, PlacementClient
 from signaling.core.join import Join, JoinRefused, parse_join
 from signaling.metrics import SignalingMetrics
 from signaling.runner import SocketRunner, deny
+
+log = structlog.get_logger(__name__)
 
 CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
 FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
@@ -98,6 +101,7 @@ class RtcApi:
                 raise _refusal(error) from None
         except JoinRefused as refused:
             self.metrics.joins_refused.add(1, str(refused.status))
+            log.info("join refused", status=refused.status, reason=refused.text)
             await deny(websocket, refused.status, refused.text)
             return
         lease = assigned.lease

@@ -23,6 +23,7 @@ async def test_data_survives_a_restart_and_a_killed_owner(tmp_path: Path) -> Non
     await NatsKv(bus, Bucket("things")).put("a", b"1")
     await bus.close()
     # Its owner was killed: the server is still there when the next one starts.
+    first.claim.close()
     second = await nats_server.start(tmp_path)
     async with asyncio.timeout(5):
         await first.wait()
@@ -33,6 +34,18 @@ async def test_data_survives_a_restart_and_a_killed_owner(tmp_path: Path) -> Non
     assert entry.value == b"1"
     await bus.close()
     await second.stop()
+
+
+async def test_a_directory_in_use_is_refused_and_its_owner_left_alone(tmp_path: Path) -> None:
+    first = await nats_server.start(tmp_path / "nats")
+    try:
+        with pytest.raises(nats_server.NatsServerError, match=r"in use by another .*--data-dir"):
+            await nats_server.start(tmp_path / "nats")
+        assert first.process.returncode is None
+    finally:
+        await first.stop()
+    again = await nats_server.start(tmp_path / "nats")
+    await again.stop()
 
 
 async def test_strangers_are_refused(tmp_path: Path) -> None:
