@@ -52,9 +52,11 @@ class NatsServer:
         return await self.process.wait()
 
     async def stop(self, timeout_s: float = 5.0) -> None:
-        """End it, by force when it takes longer than `timeout_s`."""
-        with self.claim:
+        """End it, by force when it takes longer than `timeout_s`. Again: nothing."""
+        try:
             await self._end(timeout_s)
+        finally:
+            self.claim.close()
 
     async def _end(self, timeout_s: float) -> None:
         with contextlib.suppress(ProcessLookupError):
