@@ -93,11 +93,14 @@ async def test_data_of_both_kinds_and_streams_arrive_once_and_in_order(
     assert texts == ["long " * 10_000]
     counted = [data for sender, data, topic, reliable in bob.data if topic == "count" and reliable]
     assert counted == [f"r{number}".encode() for number in range(50)]
-    # Only now: a lossy packet to somebody whose channels are not open yet is rightly lost.
-    await me.publish_data("lossy", reliable=False, topic="now")
-    await until(
-        lambda: ("alice", b"lossy", "now", False) in bob.data, "bob receives the lossy packet"
-    )
+    # A lossy packet promises nothing, so it is said until it is heard.
+    for _ in range(100):
+        await me.publish_data("lossy", reliable=False, topic="now")
+        await asyncio.sleep(0.1)
+        if ("alice", b"lossy", "now", False) in bob.data:
+            break
+    else:
+        raise AssertionError("bob received none of 100 lossy packets")
     assert all(data != b"private" for _, data, _, _ in bob.data)
     assert all(sender == "alice" for sender, *_ in bob.data)
     await alice.leave()
