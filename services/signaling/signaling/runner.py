@@ -65,20 +65,23 @@ class SocketRunner:
         self._cause: Cause.ValueType = Cause.CAUSE_SERVER_CLOSED
         self._allowance = REQUEST_BURST
         self._allowed_at = clock.now()
+        self._timer: asyncio.TimerHandle | None = None
+        self._armed_for: float | None = None
 
     async def run(self, request: node_pb2.OpenSession) -> None:
         """Open the session on the node and stay until the socket is over."""
+        self._arm()
         session_id = self._stream.open(request, self._on_event)
         reader = asyncio.create_task(self._read(session_id))
-        ticker = asyncio.create_task(self._tick())
         writer = asyncio.create_task(self._perform())
         try:
             await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            for task in (reader, ticker, writer):
+            for task in (reader, writer):
                 task.cancel()
-            results = await asyncio.gather(reader, ticker, writer, return_exceptions=True)
+            results = await asyncio.gather(reader, writer, return_exceptions=True)
             self._stream.end(session_id, self._cause)
+            self._disarm()
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
                 log.error("signal socket failed", exc_info=result)
@@ -86,6 +89,27 @@ class SocketRunner:
     def _on_event(self, event: Event) -> None:
         for effect in self._machine.handle(event, self._clock.now()):
             self._effects.put_nowait(effect)
+        self._arm()
+
+    def _arm(self) -> None:
+        """One timer for the machine's next deadline; most of a socket's life it has none."""
+        deadline = self._machine.next_timeout()
+        if deadline == self._armed_for:
+            return
+        self._disarm()
+        if deadline is not None:
+            delay = max(0.0, deadline - self._clock.now())
+            self._armed_for = deadline
+            self._timer = asyncio.get_running_loop().call_later(delay, self._ticked)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._armed_for = None
+
+    def _ticked(self) -> None:
+        self._disarm()
+        self._on_event(Ticked())
 
     async def _perform(self) -> None:
         while True:
@@ -137,13 +161,6 @@ class SocketRunner:
         self._allowed_at = now
         if self._allowance < 0:
             await asyncio.sleep(-self._allowance / REQUESTS_PER_SECOND)
-
-    async def _tick(self) -> None:
-        while (deadline := self._machine.next_timeout()) is not None or not self._machine.over:
-            wait = 1.0 if deadline is None else min(1.0, max(0.0, deadline - self._clock.now()))
-            await asyncio.sleep(wait)
-            if deadline is not None:
-                self._on_event(Ticked())
 
 
 async def deny(websocket: WebSocket, http_status: int, message: str) -> None:

@@ -275,6 +275,17 @@ async def test_a_resume_into_a_room_that_is_gone_is_told_to_join_anew(front: Fro
     assert front.placement.rooms == set()
 
 
+async def test_a_node_that_never_answers_is_a_503_in_time(
+    front: Front, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("signaling.core.session.FIRST_RESPONSE_TIMEOUT_S", 0.2)
+    front.node.answers = False
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refused:
+        await front.join()
+    assert refused.value.status == 503
+    await settled(lambda: front.node.closed)
+
+
 async def test_a_client_that_goes_away_while_it_waits_is_forgotten(front: Front) -> None:
     front.node.answers = False
     waiting = asyncio.create_task(front.join())
