@@ -140,6 +140,7 @@ class NodeFeed:
             participants=record.participants,
             participant_limit=record.participant_limit,
             cpu_load=record.cpu_load,
+            pod_name=record.pod_name,
         )
         self._registry.heard(node, entry.revision, self._clock.now())
 

@@ -52,6 +52,18 @@ def test_draining_node_gets_no_rooms_but_is_not_stale() -> None:
     assert not made.is_stale(ID, 11)
 
 
+def test_node_of_a_cordoned_pod_gets_no_rooms_until_the_cordon_is_lifted() -> None:
+    made = registry()
+    made.heard(replace(A, pod_name="sfu-1"), 1, 10)
+    made.set_unschedulable(frozenset({"sfu-1", "", "another"}))
+    assert names(made, 11) == []
+    assert made.why_none(11) == "every sfu node is draining"
+    made.heard(replace(A, node_id=NodeId("B")), 2, 10)
+    assert names(made, 11) == ["B"]
+    made.set_unschedulable(frozenset())
+    assert names(made, 11) == ["A", "B"]
+
+
 def test_node_that_took_its_record_away_is_stale_at_once() -> None:
     made = registry()
     made.heard(A, 1, 10)

@@ -26,6 +26,8 @@ class Node:
     """0: the node does not limit them."""
     cpu_load: float = 0.0
     """0..1 of the cores it may use."""
+    pod_name: str = ""
+    """Empty outside of Kubernetes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,7 @@ class NodeRegistry:
     stale_after_s: float
     gone_after_s: float
     _started_at: float | None = None
+    _unschedulable: frozenset[str] = frozenset()
     _known: dict[NodeId, _Known] = field(default_factory=dict)
 
     def heard(self, node: Node, revision: int, now: float) -> None:
@@ -82,6 +85,10 @@ class NodeRegistry:
         if known is not None:
             known.pending_rooms += 1
 
+    def set_unschedulable(self, pod_names: frozenset[str]) -> None:
+        """From now on these pods, and no others, are kept from new rooms by who runs the cluster."""
+        self._unschedulable = pod_names
+
     def restart_counts(self, now: float) -> None:
         """The observer was blind until now: nobody's silence before this moment counts."""
         self._started_at = now
@@ -93,7 +100,7 @@ class NodeRegistry:
         return [
             Candidate(known.node, known.pending_rooms)
             for known in self._known.values()
-            if not known.node.draining and now - known.changed_at <= self.stale_after_s
+            if not self._is_draining(known.node) and now - known.changed_at <= self.stale_after_s
         ]
 
     def is_stale(self, node_id: NodeId, now: float) -> bool:
@@ -114,7 +121,7 @@ class NodeRegistry:
         fresh = [known for known in self._known.values() if not self._is_old(known, now)]
         if not fresh:
             return "no sfu node has been heard of lately"
-        if all(known.node.draining for known in fresh):
+        if all(self._is_draining(known.node) for known in fresh):
             return "every sfu node is draining"
         return "every sfu node is full"
 
@@ -122,6 +129,9 @@ class NodeRegistry:
         """Forget nodes that are gone, so that restarts do not add up."""
         for node_id in [node_id for node_id in self._known if self.is_gone(node_id, now)]:
             del self._known[node_id]
+
+    def _is_draining(self, node: Node) -> bool:
+        return node.draining or (node.pod_name != "" and node.pod_name in self._unschedulable)
 
     def __len__(self) -> int:
         return len(self._known)
