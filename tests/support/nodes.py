@@ -16,10 +16,12 @@ from chassis.clock import SystemClock
 from chassis.telemetry import Metrics
 from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2, node_pb2_grpc
+from contracts.placement.v1 import placement_pb2
 from sfu.api import NodeService, SignalStreams
 from sfu.clients import NodeDialer
 from sfu.core import room
 from sfu.core.media_commands import Command
+from sfu.core.renewal import Renewal
 from sfu.ids import StageIds
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
@@ -62,9 +64,13 @@ class TestNode:
 
 @asynccontextmanager
 async def running_node(
-    node_id: str, *, link_grace_s: float = 20.0, settings: room.RoomSettings | None = None
+    node_id: str,
+    *,
+    link_grace_s: float = 20.0,
+    settings: room.RoomSettings | None = None,
+    lapses: bool = False,
 ) -> AsyncIterator[TestNode]:
-    """A node that serves until the block ends."""
+    """A node that serves until the block ends; its leases last unless told that they may lapse."""
     witness, stages = Witness(), list[FakeStage]()
     metrics = SfuMetrics(Metrics())
 
@@ -73,14 +79,17 @@ async def running_node(
         return stages[-1]
 
     streams = SignalStreams(metrics)
+    clock = SystemClock()
+    renewal = Renewal(clock.now() + (0.0 if lapses else 1e9))
     node = Node(
         Surroundings(
             node_id=node_id,
-            clock=SystemClock(),
+            clock=clock,
             sockets=streams,
             media=witness,
             events=witness,
             leases=witness,
+            renewal=renewal,
             dialer=NodeDialer(node_id, AUTH),
             make_stage=make_stage,
             room_settings=settings or room.RoomSettings(),
@@ -88,7 +97,8 @@ async def running_node(
             link_grace_s=link_grace_s,
         )
     )
-    service = NodeService(node, streams)
+    record = placement_pb2.NodeRecord(node_id=node_id)
+    service = NodeService(node, streams, lambda: record, clock)
     register = partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)
     server = rpc.make_server("127.0.0.1:0", register, auth=AUTH)
     await server.start()

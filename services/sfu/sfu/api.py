@@ -9,16 +9,18 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import Any
 
 import structlog
 
-from chassis.errors import FailedPrecondition, ServiceError
+from chassis.clock import Clock
+from chassis.errors import FailedPrecondition, ServiceError, Unavailable
 from contracts.node.v1 import node_pb2, node_pb2_grpc
+from contracts.placement.v1 import placement_pb2
 from sfu.core.stage import SocketRef
 from sfu.metrics import SfuMetrics
-from sfu.node import Node
+from sfu.node import LeaseRefused, Node
 from sfu.outbox import LINK_QUEUE_BYTES, Outbox
 
 log = structlog.get_logger(__name__)
@@ -62,9 +64,18 @@ class SignalStreams:
         for stream, session_ids in sessions.items():
             self._put(stream, session_ids, signal_response=response)
 
-    def refuse(self, socket: SocketRef, http_status: int, message: str) -> None:
+    def refuse(
+        self,
+        socket: SocketRef,
+        http_status: int,
+        message: str,
+        *,
+        lease_refused: bool = False,
+    ) -> None:
         """Instead of the first response."""
-        refused = node_pb2.Refused(http_status=http_status, message=message)
+        refused = node_pb2.Refused(
+            http_status=http_status, message=message, lease_refused=lease_refused
+        )
         self._put(socket.stream, [socket.session], refused=refused)
 
     def close(self, socket: SocketRef, reason: str) -> None:
@@ -106,11 +117,19 @@ class LinkWire:
 
 
 class NodeService(node_pb2_grpc.NodeServiceServicer):
-    """The servicer; one for the process."""
+    """The servicer; one for the process. `record` says what the node's next heartbeat would."""
 
-    def __init__(self, node: Node, streams: SignalStreams) -> None:
+    def __init__(
+        self,
+        node: Node,
+        streams: SignalStreams,
+        record: Callable[[], placement_pb2.NodeRecord],
+        clock: Clock,
+    ) -> None:
         self._node = node
         self._streams = streams
+        self._record = record
+        self._clock = clock
 
     async def SignalStream(
         self, request_iterator: AsyncIterator[node_pb2.SignalStreamRequest], context: Any
@@ -154,10 +173,22 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         """The public answer or the public error; a gRPC error is about the call itself."""
         try:
             return node_pb2.CallApiResponse(response=await self._node.call(request))
+        except LeaseRefused as error:
+            return node_pb2.CallApiResponse(
+                error_code=Unavailable.code.value, error_message=error.message, lease_refused=True
+            )
         except ServiceError as error:
             return node_pb2.CallApiResponse(
                 error_code=error.code.value, error_message=error.message
             )
+
+    async def ReportNode(
+        self, request: node_pb2.ReportNodeRequest, context: Any
+    ) -> node_pb2.ReportNodeResponse:
+        """As good as a heartbeat, in both directions when the caller can renew."""
+        if request.renews:
+            self._node.renewed(self._clock.now())
+        return node_pb2.ReportNodeResponse(record=self._record())
 
     async def RoomLink(
         self, request_iterator: AsyncIterator[node_pb2.RoomLinkRequest], context: Any

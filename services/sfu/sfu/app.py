@@ -18,6 +18,7 @@ from sfu.api import NodeService, SignalStreams
 from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
 from sfu.core.effects import StageSettings
 from sfu.core.profile import ProfileLimits
+from sfu.core.renewal import Renewal
 from sfu.core.room import RoomSettings
 from sfu.core.stage import Stage
 from sfu.ids import StageIds
@@ -52,15 +53,17 @@ class SfuApp(ServiceApp):
         self._streams = streams
         self._leases = leases
         self._events = events
-        self._heartbeat = Heartbeat(partial(chassis.kv, NODES), self.record, metrics)
-        service = NodeService(node, streams)
+        self._heartbeat = Heartbeat(
+            partial(chassis.kv, NODES), self.record, metrics, chassis.clock, node.renewed
+        )
+        service = NodeService(node, streams, self.record, chassis.clock)
         super().__init__(
             "sfu",
             chassis,
             grpc=[partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)],
-            tasks=[self._heartbeat.run, events.run],
+            tasks=[self._heartbeat.run, node.watch_leases, events.run],
             before=[self._start_engine],
-            drain=node.drain,
+            drain=self._drain_rooms,
         )
 
     def record(self) -> placement_pb2.NodeRecord:
@@ -93,6 +96,11 @@ class SfuApp(ServiceApp):
         await super().close()
         self.engine.close()
 
+    async def _drain_rooms(self) -> None:
+        self.node.is_draining = True
+        self._heartbeat.beat()
+        await self.node.drain()
+
     async def _start_engine(self) -> None:
         self.engine.start(asyncio.get_running_loop(), self.node.media_arrived)
 
@@ -117,6 +125,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             media=engine,
             events=events,
             leases=leases,
+            renewal=Renewal(chassis.clock.now()),
             dialer=NodeDialer(settings.node_id, chassis.auth),
             make_stage=make_stage,
             room_settings=_room_settings(settings),

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Literal, Protocol
 
 import grpc.aio
@@ -15,6 +16,7 @@ import structlog
 
 from chassis import rpc, subjects
 from chassis.bus import Bus
+from chassis.clock import Clock
 from chassis.errors import BusError, FailedPrecondition, KvError, NotFound, ServiceError
 from chassis.kv import Kv
 from contracts.events.v1 import events_pb2
@@ -114,28 +116,42 @@ class Heartbeat:
         open_bucket: Callable[[], Awaitable[Kv]],
         record: Callable[[], placement_pb2.NodeRecord],
         metrics: SfuMetrics,
+        clock: Clock,
+        renewed: Callable[[float], None],
     ) -> None:
+        """`renewed` gets the time at which an acknowledged heartbeat was sent."""
         self._open_bucket = open_bucket
         self._record = record
         self._metrics = metrics
+        self._clock = clock
+        self._renewed = renewed
         self._is_retired = False
+        self._wanted = asyncio.Event()
+
+    def beat(self) -> None:
+        """Write the record now: something changed that placement is to know at once."""
+        self._wanted.set()
 
     async def run(self) -> None:
         """Until retired or canceled, whether NATS is there or not."""
         bucket: Kv | None = None
         is_known_away = False
         while not self._is_retired:
-            record = self._record()
+            self._wanted.clear()
+            record, sent_at = self._record(), self._clock.now()
             try:
                 bucket = bucket or await self._open_bucket()
                 await bucket.put(record.node_id, record.SerializeToString())
+                self._renewed(sent_at)
                 is_known_away = False
             except (KvError, BusError) as error:
                 self._metrics.heartbeats_failed.add()
                 if not is_known_away:
                     log.warning("heartbeats do not arrive; rooms go on", error=str(error))
                 is_known_away = True
-            await asyncio.sleep(HEARTBEAT_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(HEARTBEAT_S):
+                    await self._wanted.wait()
 
     async def retire(self, grace_s: float) -> None:
         """Take the record away: this node is gone on purpose."""

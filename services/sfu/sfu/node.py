@@ -21,14 +21,14 @@ from contracts.node.v1 import node_pb2
 from sfu import ids
 from sfu.core import room, stage
 from sfu.core.media_events import MediaEvent, split_by_owner
-from sfu.runner import LINGER_S, ForStage, Home, Lease, RoomRunner, Stop, Surroundings
+from sfu.runner import LINGER_S, ForRoom, ForStage, Home, Lease, RoomRunner, Stop, Surroundings
 
 log = structlog.get_logger(__name__)
 ENDED_ROOMS_REMEMBERED = 10_000
 
 
-class LeaseOver(FailedPrecondition):
-    """The room of this lease has ended here; placement is being told."""
+class LeaseRefused(FailedPrecondition):
+    """Not this node's room, or not at this epoch: placement is to be asked again."""
 
 
 class Node:
@@ -41,6 +41,7 @@ class Node:
         self._sockets: dict[stage.SocketRef, RoomRunner] = {}
         self._owners: dict[int, RoomRunner] = {}
         self._new_owners = itertools.count(1)
+        self._lease_changed = asyncio.Event()
         self._ended: OrderedDict[str, int] = OrderedDict()  # room name -> highest epoch that ended
         self.is_draining = False
 
@@ -64,13 +65,15 @@ class Node:
         """A join or resume, validated by signaling. Refusals go to the socket."""
         try:
             claims = node_pb2.Claims.FromString(opened.claims)
+            self._require_own(opened.node_id)
             runner = self._runner_for_session(opened, claims)
         except DecodeError:
             self._refuse(socket, 400, "claims cannot be decoded", "malformed")
             return
         except FailedPrecondition as error:
-            # Signaling asked placement a moment ago: the client's next attempt gets a new lease.
-            self._refuse(socket, Unavailable(error.message).join_status, error.message, "lease")
+            status = Unavailable(error.message).join_status
+            self._around.metrics.refused.add(1, "lease")
+            self._around.sockets.refuse(socket, status, error.message, lease_refused=True)
             return
         except ServiceError as error:
             self._refuse(socket, error.join_status, error.message, error.code.value)
@@ -148,16 +151,12 @@ class Node:
     # ------------------------------------------------------------------------------ calls and links
 
     async def call(self, request: node_pb2.CallApiRequest) -> bytes:
-        """A RoomService call; ServiceError when it is refused."""
+        """A RoomService call; ServiceError when it is refused, `LeaseRefused` when not here."""
         if request.service != "livekit.RoomService":
             raise NotFound(f"no service {request.service} here")
+        self._require_own(request.node_id)
         lease = Lease(request.room_name, request.room_sid, request.epoch)
-        try:
-            runner = self._current(lease)
-        except LeaseOver as over:
-            if request.method == "CreateRoom":
-                raise Unavailable(over.message) from None
-            runner = None
+        runner = self._current(lease)
         if runner is None and request.method == "CreateRoom":
             runner = self._open(lease, None, None)
         if runner is None:
@@ -184,21 +183,25 @@ class Node:
             if lease.epoch == runner.lease.epoch:
                 return runner
             if lease.epoch < runner.lease.epoch:
-                raise FailedPrecondition(
+                raise LeaseRefused(
                     f"stale epoch {lease.epoch}: the room is at {runner.lease.epoch}"
                 )
             runner.post(Stop(lk.STATE_MISMATCH))
         elif runner is not None:
             known = max(known, runner.lease.epoch)
         if lease.epoch <= known:
-            raise LeaseOver(f"epoch {lease.epoch} of the room is over: assign it anew")
+            raise LeaseRefused(f"epoch {lease.epoch} of the room is over: assign it anew")
         return None
 
     def _open(
         self, lease: Lease, home: Home | None, configuration: room_api.RoomConfiguration | None
     ) -> RoomRunner:
         if self.is_draining:
-            raise Unavailable(f"{self.node_id} is draining and takes no new rooms")
+            # Placed here before placement knew: with the lease given back, it is placed elsewhere.
+            self._around.leases.release(lease.room_name, lease.epoch)
+            raise LeaseRefused(f"{self.node_id} is draining and takes no new rooms")
+        if self.is_frozen:
+            raise Unavailable(room.FROZEN)
         if not lease.room_name or not lease.room_sid or lease.epoch == 0:
             raise FailedPrecondition("a room needs a name, a sid and an epoch to be opened")
         runner = RoomRunner(
@@ -211,6 +214,10 @@ class Node:
         self._runners[lease.room_name] = runner
         self._tasks[runner] = asyncio.create_task(self._run(runner))
         return runner
+
+    def _require_own(self, node_id: str) -> None:
+        if node_id not in ("", self.node_id):  # older releases name none
+            raise LeaseRefused(f"this is {self.node_id}, not {node_id}")
 
     def _own(self, runner: RoomRunner) -> int:
         owner = next(self._new_owners)
@@ -231,6 +238,48 @@ class Node:
             self._owners = {k: v for k, v in self._owners.items() if v is not runner}
             self._sockets = {k: v for k, v in self._sockets.items() if v is not runner}
             del self._tasks[runner]
+
+    # --------------------------------------------------------------------------------------- leases
+
+    @property
+    def is_frozen(self) -> bool:
+        """The leases were not renewed in time: rooms go on, nothing is decided in them."""
+        return self._around.renewal.is_lapsed(self._around.clock.now())
+
+    def renewed(self, at: float) -> None:
+        """Something said at `at` (monotonic seconds) renewed every lease of this node."""
+        self._around.renewal.renew(at)
+        self._lease_changed.set()
+
+    def supersede(self, room_name: str, epoch: int) -> None:
+        """The room has a newer lease with this epoch: the one here is over."""
+        runner = self._runners.get(room_name)
+        if runner is not None and not runner.is_ending and runner.lease.epoch < epoch:
+            runner.post(Stop(lk.STATE_MISMATCH))
+
+    def leases(self) -> list[Lease]:
+        """The rooms whose home this is."""
+        runners = self._runners.values()
+        return [r.lease for r in runners if r.home is None and not r.is_ending]
+
+    async def watch_leases(self) -> None:
+        """Freeze and thaw the rooms in time, until canceled."""
+        clock, renewal = self._around.clock, self._around.renewal
+        while True:
+            await asyncio.sleep(max(0.0, renewal.lapses_at - clock.now()))
+            if not self.is_frozen:
+                continue
+            log.warning("leases not renewed: rooms are frozen", rooms=self.rooms)
+            self._tell_rooms(room.Frozen())
+            while self.is_frozen:
+                self._lease_changed.clear()
+                await self._lease_changed.wait()
+            log.info("leases renewed: rooms go on", rooms=self.rooms)
+            self._tell_rooms(room.Thawed())
+
+    def _tell_rooms(self, event: room.Event) -> None:
+        for runner in self._runners.values():
+            runner.post(ForRoom(event))
 
     # --------------------------------------------------------------------------------------- ending
 

@@ -30,6 +30,7 @@ from contracts.room.v1 import room_pb2
 from sfu import ids
 from sfu.core import link, room, stage
 from sfu.core.media_commands import Command
+from sfu.core.renewal import Renewal
 from sfu.metrics import SfuMetrics
 
 log = structlog.get_logger(__name__)
@@ -41,7 +42,14 @@ class Sockets(Protocol):
     """The client sockets behind signaling's streams. Calls return at once and keep their order."""
 
     def send(self, sockets: tuple[stage.SocketRef, ...], response: bytes) -> None: ...
-    def refuse(self, socket: stage.SocketRef, http_status: int, message: str) -> None: ...
+    def refuse(
+        self,
+        socket: stage.SocketRef,
+        http_status: int,
+        message: str,
+        *,
+        lease_refused: bool = False,
+    ) -> None: ...
     def close(self, socket: stage.SocketRef, reason: str) -> None: ...
 
 
@@ -98,6 +106,7 @@ class Surroundings:
     media: Media
     events: EventSink
     leases: Leases
+    renewal: Renewal
     dialer: LinkDialer
     make_stage: MakeStage
     room_settings: room.RoomSettings
@@ -411,6 +420,12 @@ class RoomRunner:
         if self._room is None:
             return
         clock = self._around.clock
+        # Asked at each event rather than told in time: a process that stood still must not decide
+        # anything with a lease that lapsed meanwhile.
+        is_lapsed = self._around.renewal.is_lapsed(clock.now())
+        if is_lapsed != self._room.is_frozen:
+            change = room.Frozen() if is_lapsed else room.Thawed()
+            self._room.handle(change, clock.now(), clock.wall_ms())
         for effect in self._room.handle(event, clock.now(), clock.wall_ms()):
             match effect:
                 case room.GiveOrder(node_ids, order):
@@ -422,9 +437,10 @@ class RoomRunner:
                     self._around.events.publish(published)
                 case room.AnswerApi(call_id, response, code, message):
                     self._answer(call_id, response, code, message)
-                case room.Closed():
+                case room.Closed(is_superseded):
                     self._ends_at = clock.now() + LINGER_S
-                    self._around.leases.release(self.lease.room_name, self.lease.epoch)
+                    if not is_superseded:
+                        self._around.leases.release(self.lease.room_name, self.lease.epoch)
                 case _:
                     assert_never(effect)
 

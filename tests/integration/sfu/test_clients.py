@@ -9,6 +9,7 @@ import pytest
 
 from chassis import rpc
 from chassis.bus import Bus, MemoryBus
+from chassis.clock import SystemClock
 from chassis.errors import FailedPrecondition, Unavailable
 from chassis.kv import Kv, MemoryKv
 from chassis.subjects import EVENTS, NODES
@@ -72,16 +73,19 @@ async def test_heartbeats_go_on_after_an_outage_and_the_record_is_taken_away_at_
         return placement_pb2.NodeRecord.FromString(entry.value).rooms if entry else 0
 
     metrics = SfuMetrics(Metrics())
-    heartbeat = Heartbeat(open_bucket, record, metrics)
+    renewals: list[float] = []
+    heartbeat = Heartbeat(open_bucket, record, metrics, SystemClock(), renewals.append)
     async with running(heartbeat):
         await until(lambda: beats >= 2)
         before = await written()
+        assert renewals
         bucket.available = False
         await until(lambda: metrics.heartbeats_failed.value() >= 2)
         bucket.available = True
-        failed_at = beats
+        failed_at, renewed_before = beats, len(renewals)
         await until(lambda: beats >= failed_at + 2)
         assert await written() > before > 0
+        assert len(renewals) > renewed_before
         await heartbeat.retire(1.0)
         assert await written() == 0
         await asyncio.sleep(0.05)

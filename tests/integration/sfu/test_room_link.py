@@ -138,7 +138,9 @@ async def test_a_newer_lease_ends_the_older_room() -> None:
         while leave.WhichOneof("message") != "leave":
             leave = await to_a.response(alice)
         assert leave.leave.action == rtc.LeaveRequest.RECONNECT
-        assert a.witness.released == [("r", 5)]
+        assert a.witness.released == []
+        told = [(event.name, event.epoch) for event in a.witness.events]
+        assert ("room_finished", 5) not in told
 
 
 async def test_one_frame_for_many_sessions_travels_once() -> None:
@@ -193,7 +195,8 @@ async def test_calls_reach_the_room_and_its_errors_come_back() -> None:
         made = lk.Room.FromString((await call("CreateRoom", create)).response)
         assert (made.sid, made.metadata) == ("RM_1", "m")
         alice = await join(to_a, "alice")
-        assert (await call("DeleteRoom", b"", epoch=4)).error_code == "failed_precondition"
+        stale = await call("DeleteRoom", b"", epoch=4)
+        assert (stale.error_code, stale.lease_refused) == ("unavailable", True)
         assert (await call("DeleteRoom", b"")).error_code == ""
         leave = await to_a.response(alice)
         while leave.WhichOneof("message") != "leave":
@@ -204,8 +207,10 @@ async def test_calls_reach_the_room_and_its_errors_come_back() -> None:
         over = await to_a.frame(to_a.open("late"))
         assert over.refused.http_status == 503
         assert over.refused.message == "epoch 5 of the room is over: assign it anew"
-        assert (await call("DeleteRoom", b"")).error_code == "not_found"
-        assert (await call("CreateRoom", create)).error_code == "unavailable"
+        assert over.refused.lease_refused
+        for method, request in (("DeleteRoom", b""), ("CreateRoom", create)):
+            answer = await call(method, request)
+            assert (answer.error_code, answer.lease_refused) == ("unavailable", True)
 
 
 async def test_a_fault_met_through_one_client_leaves_the_room_working() -> None:
@@ -231,7 +236,8 @@ async def test_shutdown_tells_everybody_and_drain_takes_no_new_rooms() -> None:
         await asyncio.sleep(0.05)
         assert not draining.done()
         refused = await to_a.frame(to_a.open("bob", room_name="other", room_sid="RM_9"))
-        assert refused.refused.http_status == 503
+        assert (refused.refused.http_status, refused.refused.lease_refused) == (503, True)
+        assert a.witness.released == [("other", 5)]  # so that it is placed elsewhere
         await join(to_a, "carol")  # the room that is here goes on
         await a.node.close()
         leave = await to_a.response(alice)

@@ -14,6 +14,7 @@ from contracts.events.v1 import events_pb2
 from contracts.room.v1 import room_pb2
 from sfu.core.profile import ProfileLimits
 from sfu.core.room import (
+    FROZEN,
     AnswerApi,
     ApiCalled,
     Closed,
@@ -21,11 +22,13 @@ from sfu.core.room import (
     Effect,
     Event,
     FactArrived,
+    Frozen,
     GiveOrder,
     NodeLost,
     Publish,
     Room,
     RoomSettings,
+    Thawed,
     Ticked,
 )
 
@@ -731,3 +734,86 @@ def test_a_fact_from_a_node_that_does_not_have_the_session_is_void() -> None:
     scene = Scene()
     scene.join("a", node=A)
     assert scene.fact("PA_a", B, left=room_pb2.Left()) == []
+
+
+# -------------------------------------------------------------------------------------- leases
+
+
+def test_a_frozen_room_refuses_joins_until_it_thaws() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.do(Frozen())
+    scene.join("b")
+    (order,) = scene.orders("refuse")
+    assert (order.refuse.code, order.refuse.message) == ("unavailable", FROZEN)
+    assert scene.room.participant_count == 1
+    scene.do(Thawed())
+    scene.join("b")
+    assert scene.orders("admit")
+
+
+def test_a_frozen_room_is_read_but_not_changed_by_calls() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.do(Frozen())
+    who = api.RoomParticipantIdentity(room="r", identity="a")
+    for method, request in (
+        ("CreateRoom", api.CreateRoomRequest(name="r")),
+        ("DeleteRoom", api.DeleteRoomRequest(room="r")),
+        ("UpdateRoomMetadata", api.UpdateRoomMetadataRequest(room="r", metadata="m")),
+        ("UpdateParticipant", api.UpdateParticipantRequest(room="r", identity="a", name="n")),
+        ("RemoveParticipant", who),
+    ):
+        answer = scene.call(method, request)
+        assert (answer.error_code, answer.error_message) == ("unavailable", FROZEN), method
+    for method, question in (
+        ("ListRooms", api.ListRoomsRequest()),
+        ("ListParticipants", api.ListParticipantsRequest(room="r")),
+        ("GetParticipant", who),
+    ):
+        assert scene.call(method, question).error_code == "", method
+    scene.do(Thawed())
+    update = api.UpdateRoomMetadataRequest(room="r", metadata="m")
+    assert scene.call("UpdateRoomMetadata", update).error_code == ""
+
+
+def test_in_a_frozen_room_tracks_mutes_resumes_and_leaves_go_on() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("b")
+    scene.do(Frozen())
+    scene.publish("PA_a", "TR_1")
+    assert scene.orders("list_track")
+    scene.publish("PA_a", "TR_1", muted=True)
+    assert scene.shown()[0].tracks[0].muted
+    scene.fact("PA_b", resume_requested=room_pb2.ResumeRequested())
+    assert scene.orders("resumed")
+    scene.fact("PA_b", left=room_pb2.Left())
+    assert scene.room.participant_count == 1
+
+
+def test_an_empty_room_does_not_end_while_frozen() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.fact("PA_a", left=room_pb2.Left())
+    scene.settle()
+    scene.do(Frozen())
+    scene.now += 1000
+    assert scene.room.next_timeout() is None
+    scene.do(Ticked())
+    assert not scene.room.is_closed
+    scene.do(Thawed())
+    assert scene.room.next_timeout() is not None
+    scene.do(Ticked())
+    assert scene.room.is_closed
+
+
+def test_a_superseded_room_sends_its_members_away_and_tells_no_facts() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.fact("PA_a", activated=room_pb2.Activated())
+    scene.do(Closing(lk.STATE_MISMATCH))
+    (order,) = scene.orders("end")
+    assert order.end.action == rtc.LeaveRequest.RECONNECT
+    assert scene.events() == []
+    assert scene.effects[-1] == Closed(is_superseded=True)

@@ -52,6 +52,16 @@ class ApiCalled:
 
 
 @dataclass(frozen=True, slots=True)
+class Frozen:
+    """The lease may be somebody else's: what is here goes on, but nothing is decided until `Thawed`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Thawed:
+    """The lease is certain again."""
+
+
+@dataclass(frozen=True, slots=True)
 class Ticked:
     """Time passed: due at `next_timeout` at the latest."""
 
@@ -63,7 +73,7 @@ class Closing:
     reason: int
 
 
-Event = FactArrived | NodeLost | ApiCalled | Ticked | Closing
+Event = FactArrived | NodeLost | ApiCalled | Frozen | Thawed | Ticked | Closing
 
 # ----------------------------------------------------------------------------------------- effects
 
@@ -95,7 +105,9 @@ class AnswerApi:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The room is over: nothing follows, and the lease may be released."""
+    """The room is over: nothing follows, and the lease, unless it is another's, may be released."""
+
+    is_superseded: bool = False
 
 
 Effect = GiveOrder | Publish | AnswerApi | Closed
@@ -124,6 +136,8 @@ class ApiError(Exception):
 
 
 NO_ROOM = "requested room does not exist"
+FROZEN = "the room's lease could not be renewed; try again"
+READS = ("ListRooms", "ListParticipants", "GetParticipant")
 WINDOW_PER_RECEIVER = 0.0002  # seconds that updates are gathered, for each who gets them ...
 WINDOW_MIN = 0.02
 WINDOW_MAX = 0.5  # ... within these bounds
@@ -170,6 +184,8 @@ class Room:
         )
         self._is_started = False
         self._is_closed = False
+        self._is_frozen = False
+        self._is_superseded = False
         self._members: dict[str, Member] = {}  # by sid
         self._sids: dict[str, str] = {}  # identity -> sid
         self._participants = self._publishers = self._recorders = 0  # of the members
@@ -198,6 +214,11 @@ class Room:
     @property
     def is_closed(self) -> bool:
         return self._is_closed
+
+    @property
+    def is_frozen(self) -> bool:
+        """Joins, calls that change something and the room's end wait for `Thawed`."""
+        return self._is_frozen
 
     @property
     def participant_count(self) -> int:
@@ -229,6 +250,10 @@ class Room:
                 self._on_node_lost(node_id)
             case ApiCalled():
                 self._on_api(event)
+            case Frozen():
+                self._is_frozen = True
+            case Thawed():
+                self._is_frozen = False
             case Ticked():
                 self._on_tick()
             case Closing(reason):
@@ -268,6 +293,10 @@ class Room:
 
     def _join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> None:
         if sid in self._members:
+            return
+        if self._is_frozen:
+            refuse = room_pb2.Refuse(code="unavailable", message=FROZEN)
+            self._order([node_id], room_pb2.Order(participant_sid=sid, refuse=refuse))
             return
         member = Member.of(node_id, sid, request)
         if not self._is_started:
@@ -543,7 +572,7 @@ class Room:
         self._publish("room_started")
 
     def _expires_at(self) -> float | None:
-        if self._empty_since is None:
+        if self._empty_since is None or self._is_frozen:
             return None
         if self._had_participant:
             return self._empty_since + self._info.departure_timeout
@@ -559,6 +588,8 @@ class Room:
             self._close(lk.ROOM_CLOSED)
 
     def _close(self, reason: int) -> None:
+        if reason == lk.STATE_MISMATCH:
+            self._is_superseded = True
         for member in list(self._members.values()):
             self._end(member, reason)
         # Nobody is left to be told of the others' departure.
@@ -568,7 +599,7 @@ class Room:
         self._is_closed = True
         if self._is_started:
             self._publish("room_finished")
-        self._effects.append(Closed())
+        self._effects.append(Closed(self._is_superseded))
 
     def _answer_when_closed(self, event: Event) -> None:
         """Late facts are void; who asks is told that the room is over."""
@@ -599,6 +630,8 @@ class Room:
     def _publish(
         self, name: str, *, participant: bytes = b"", track: bytes = b"", room: bytes | None = None
     ) -> None:
+        if self._is_superseded:
+            return  # the room lives on elsewhere, and its facts are told there
         self._sequence += 1
         event = events_pb2.RoomEvent(
             schema=EVENT_SCHEMA,
@@ -640,6 +673,8 @@ class Room:
             self._effects.append(AnswerApi(call.call_id, response.SerializeToString()))
 
     def _call(self, method: str, request: bytes) -> Message:
+        if self._is_frozen and method not in READS:
+            raise ApiError("unavailable", FROZEN)
         if method == "CreateRoom":
             return self._create_room(api.CreateRoomRequest.FromString(request))
         if not self._is_started:
