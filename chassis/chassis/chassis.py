@@ -12,7 +12,9 @@ from chassis.health import Health
 from chassis.kv import OpenKv, memory_buckets, nats_buckets
 from chassis.rpc import RpcAuth
 from chassis.settings import ChassisSettings
-from chassis.telemetry import Metrics
+from chassis.telemetry import Metrics, watch_process
+
+NODE_TYPE = "SERVER"  # livekit.NodeType; the field's dashboards select it
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,10 +43,16 @@ async def open_chassis(settings: ChassisSettings) -> AsyncIterator[Chassis]:
     bus.replicas = settings.nats_replicas
     await bus.start()
     health = Health()
+    metrics = Metrics({"node_id": settings.node_id, "node_type": NODE_TYPE})
+    watch_process(metrics)
+    connected = metrics.gauge("roomwright_bus_connected", "1 while NATS can be reached, else 0.")
+    connected.read_by(lambda: float(bus.connected))
     # Told, not judged: losing the bus must not take a service with calls out of rotation.
     health.tell("bus", lambda: "connected" if bus.connected else "not connected")
     try:
-        yield Chassis(bus, nats_buckets(bus), SystemClock(), settings, auth, health=health)
+        yield Chassis(
+            bus, nats_buckets(bus), SystemClock(), settings, auth, metrics=metrics, health=health
+        )
     finally:
         await bus.close()
 

@@ -15,6 +15,8 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from chassis import telemetry
+
 REDACTED = "[redacted]"
 SECRET_KEYS = frozenset(
     {
@@ -41,6 +43,7 @@ def configure(*, json: bool, level: str, stream: TextIO | None = None) -> None:
     out = stream or sys.stderr
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _add_trace,
         structlog.stdlib.add_logger_name,
         structlog.stdlib.add_log_level,
         structlog.stdlib.PositionalArgumentsFormatter(),
@@ -86,6 +89,18 @@ def configure(*, json: bool, level: str, stream: TextIO | None = None) -> None:
         logging.getLogger(chatty).handlers.clear()
         logging.getLogger(chatty).propagate = True
         logging.getLogger(chatty).setLevel(max(_level(level), logging.WARNING))
+
+
+def bind_process(*, service: str, node_id: str) -> None:
+    """Name this process in every line of the caller's context and the tasks made from it."""
+    structlog.contextvars.bind_contextvars(service=service, node_id=node_id)
+
+
+def _add_trace(_logger: object, _method: str, event: EventDict) -> EventDict:
+    trace_id = telemetry.trace_id()
+    if trace_id:
+        event.setdefault("trace_id", trace_id)
+    return event
 
 
 def _is_news(record: logging.LogRecord) -> bool:

@@ -177,11 +177,7 @@ def run(build: Build[S], settings_class: type[S]) -> None:
     try:
         settings = settings_class()
         logs.configure(json=settings.log_json, level=settings.log_level)
-        flush = telemetry.configure(
-            service=build.__module__.partition(".")[0],
-            node_id=settings.node_id,
-            otlp_endpoint=settings.otlp_endpoint,
-        )
+        flush = observe(build.__module__.partition(".")[0], settings)
     except (ValidationError, ValueError, SettingsError) as error:
         sys.exit(f"settings: {settings_error_text(error)}")
     try:
@@ -192,6 +188,20 @@ def run(build: Build[S], settings_class: type[S]) -> None:
         sys.exit(130)
     finally:
         flush()
+
+
+def observe(service: str, settings: ChassisSettings) -> Callable[[], None]:
+    """Name the service in its logs and traces; returns what flushes the traces at the end.
+
+    It holds for the caller's context and the tasks made from it.
+    """
+    logs.bind_process(service=service, node_id=settings.node_id)
+    return telemetry.configure(
+        service=service,
+        node_id=settings.node_id,
+        otlp_endpoint=settings.otlp_endpoint,
+        sample_ratio=settings.otlp_sample_ratio,
+    )
 
 
 def run_loop(main: Coroutine[Any, Any, None]) -> None:

@@ -101,7 +101,9 @@ class ChassisSettings(BaseSettings):
     log_level: str = "info"
     log_json: bool = True
     otlp_endpoint: str | None = None
-    """Where traces go over OTLP; none: traces are not exported."""
+    """Where traces go over OTLP (gRPC), `http://collector:4317`; none: they are not exported."""
+    otlp_sample_ratio: float = Field(default=0.1, ge=0.0, le=1.0)
+    """Share of the traces beginning here that are exported; the other services follow suit."""
     drain_timeout_s: float = 30.0
     """How long a stop waits for work to end before the process goes anyway."""
 

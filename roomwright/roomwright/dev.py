@@ -26,7 +26,7 @@ from pydantic import SecretStr, ValidationError
 from chassis import subjects
 from chassis.chassis import Chassis, open_chassis
 from chassis.errors import SettingsError
-from chassis.run import on_signals, settings_error_text
+from chassis.run import observe, on_signals, settings_error_text
 from chassis.settings import ChassisSettings
 from chassis.tokens import Grants, VideoGrant, sign
 from roomwright import nats_server
@@ -136,6 +136,14 @@ async def _start(stack: AsyncExitStack, name: str, values: dict[str, Any]) -> _R
         raise CommandError(f"{name} cannot be loaded: {error}; `make setup` installs it") from error
     settings_class = getattr(settings_module, f"{name.capitalize()}Settings")
     settings: ChassisSettings = settings_class(**values)
+    # A task of its own, so that each service's logs and traces carry its own name.
+    return await asyncio.create_task(_start_named(stack, name, settings, build))
+
+
+async def _start_named(
+    stack: AsyncExitStack, name: str, settings: ChassisSettings, build: Any
+) -> _Running:
+    stack.callback(observe(name, settings))
     chassis = await stack.enter_async_context(open_chassis(settings))
     app = await build(settings, chassis)
     stack.push_async_callback(app.close)
@@ -181,6 +189,8 @@ def shared_settings(settings: DevSettings, nats: NatsServer) -> dict[str, Any]:
         "internal_token": SecretStr(_PROCESS_TOKEN),
         "api_keys": dict(settings.keys),
         "dev_keys": settings.is_local or settings.insecure_dev_keys,
+        "otlp_endpoint": settings.otlp_endpoint or None,
+        "otlp_sample_ratio": 1.0,
     }
 
 

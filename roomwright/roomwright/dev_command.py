@@ -60,6 +60,12 @@ def add_to(commands: Any) -> None:
         help="accept devkey and other short secrets on addresses beyond loopback",
     )
     add("--log-level", choices=LOG_LEVELS, help="how much to log (default warning)")
+    add("--log-json", action="store_true", default=None, help="log in JSON, as services alone do")
+    add(
+        "--otlp-endpoint",
+        metavar="URL",
+        help="send the trace of every join and API call there over OTLP (gRPC)",
+    )
     parser.set_defaults(run=run)
 
 
@@ -67,7 +73,7 @@ def run(options: argparse.Namespace) -> None:
     """Run until Ctrl-C."""
     flags = {name: value for name, value in vars(options).items() if name not in ("run", "config")}
     settings = dev_settings.read(flags, options.config)
-    logs.configure(json=False, level=settings.log_level)
+    logs.configure(json=settings.log_json, level=settings.log_level)
     run_loop(dev.run(settings, say))
 
 

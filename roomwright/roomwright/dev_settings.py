@@ -37,6 +37,8 @@ class DevSettings:
     web_dir: Path | None = None
     insecure_dev_keys: bool = False
     log_level: str = "warning"
+    log_json: bool = False
+    otlp_endpoint: str = ""
 
     @property
     def is_local(self) -> bool:
@@ -147,6 +149,12 @@ def _flag_value(name: str, value: object) -> bool:
     return value
 
 
+def _url(name: str, value: object) -> str:
+    if not str(value).startswith(("http://", "https://")):
+        raise CommandError(f"{_flag(name)}: {value!r} is not of the form http://host:4317")
+    return str(value)
+
+
 def _level(name: str, value: object) -> str:
     if value not in LOG_LEVELS:
         raise CommandError(f"{_flag(name)}: {value!r} is none of {', '.join(LOG_LEVELS)}")
@@ -168,4 +176,6 @@ _READ: Final[Mapping[str, Any]] = {
     "web_dir": _path,
     "insecure_dev_keys": _flag_value,
     "log_level": _level,
+    "log_json": _flag_value,
+    "otlp_endpoint": _url,
 }
