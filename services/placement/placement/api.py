@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 from chassis.errors import InvalidArgument, Unavailable
@@ -15,13 +16,29 @@ MAX_NAME_BYTES = 256
 """Room names are any UTF-8 text up to this length (LiveKit signal protocol)."""
 
 
+FindAddresses = Callable[[str, str], Awaitable[list[placement_pb2.MediaAddress]]]
+"""Where clients reach a pod (its name, its machine's name), best first."""
+
+
+async def no_addresses(_pod_name: str, _kubernetes_node: str) -> list[placement_pb2.MediaAddress]:
+    """What is known outside of Kubernetes."""
+    return []
+
+
 class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
     """The service as signaling and nodes call it."""
 
-    def __init__(self, rooms: Rooms, nodes_known: asyncio.Event, patience_s: float) -> None:
+    def __init__(
+        self,
+        rooms: Rooms,
+        nodes_known: asyncio.Event,
+        patience_s: float,
+        find_addresses: FindAddresses = no_addresses,
+    ) -> None:
         self._rooms = rooms
         self._nodes_known = nodes_known
         self._patience_s = patience_s
+        self._find_addresses = find_addresses
 
     async def AssignRoom(
         self, request: placement_pb2.AssignRoomRequest, context: Any
@@ -56,6 +73,13 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
         name = _checked(request.room_name)
         await self._rooms.release(name, NodeId(request.node_id), request.epoch)
         return placement_pb2.ReleaseRoomResponse()
+
+    async def FindAddresses(
+        self, request: placement_pb2.FindAddressesRequest, context: Any
+    ) -> placement_pb2.FindAddressesResponse:
+        """Where clients reach a pod, as far as the cluster knows."""
+        found = await self._find_addresses(request.pod_name, request.kubernetes_node)
+        return placement_pb2.FindAddressesResponse(addresses=found)
 
     async def _know_the_nodes(self) -> None:
         try:

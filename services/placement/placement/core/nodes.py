@@ -89,6 +89,17 @@ class NodeRegistry:
         """From now on these pods, and no others, are kept from new rooms by who runs the cluster."""
         self._unschedulable = pod_names
 
+    def pod_loads(self, now: float) -> dict[str, int]:
+        """Participants and rooms, added up, of each pod heard of lately."""
+        fresh = [known for known in self._known.values() if not self._is_old(known, now)]
+        # A container that started again has a new node in the same pod: the one heard last counts.
+        fresh.sort(key=lambda known: known.changed_at)
+        return {
+            known.node.pod_name: known.node.participants + known.node.rooms
+            for known in fresh
+            if known.node.pod_name
+        }
+
     def restart_counts(self, now: float) -> None:
         """The observer was blind until now: nobody's silence before this moment counts."""
         self._started_at = now
