@@ -4,7 +4,9 @@
     ├── ServiceError              an answer to a caller: a code, a message, optional meta
     │   ├── Canceled  Unknown  InvalidArgument  Malformed  DeadlineExceeded  NotFound  BadRoute
     │   ├── AlreadyExists  PermissionDenied  ResourceExhausted  FailedPrecondition  Aborted
-    │   ├── OutOfRange  Unimplemented  Internal  Unavailable  DataLoss
+    │   ├── OutOfRange  Unimplemented  Internal  DataLoss
+    │   ├── Unavailable
+    │   │   └── Unreachable           the other service was not reached, or went before it answered
     │   └── Unauthenticated
     │       └── NotAllowed        the token lacks the grant ("permissions denied", 401 on the wire)
     ├── TokenError                an access token was refused; the text never contains the token
@@ -234,6 +236,10 @@ class Unavailable(ServiceError):
     """Not now; the caller may try again."""
 
     code = Code.UNAVAILABLE
+
+
+class Unreachable(Unavailable):
+    """The other service could not be reached, or the connection broke before its answer: it may have done the call."""
 
 
 class DataLoss(ServiceError):

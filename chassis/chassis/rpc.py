@@ -7,6 +7,7 @@ the trace context, and has a deadline. Streams have none: keepalive tells when a
 
 from __future__ import annotations
 
+import asyncio
 import hmac
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -20,7 +21,7 @@ import structlog
 from pydantic import SecretStr
 
 from chassis import telemetry
-from chassis.errors import CODES, Code, ServiceError, SettingsError, Unavailable
+from chassis.errors import CODES, Code, ServiceError, SettingsError, Unreachable
 
 DEFAULT_DEADLINE_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
@@ -121,6 +122,19 @@ def channel(
     )
 
 
+async def connected(channel: grpc.aio.Channel, timeout_s: float) -> bool:
+    """Is the channel connected, perhaps after a moment? A call on one that is not was surely not done."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            while (state := channel.get_state(try_to_connect=True)) is not _READY:
+                if state in (_FAILED, _CLOSED):
+                    return False
+                await channel.wait_for_state_change(state)
+    except TimeoutError:
+        return False
+    return True
+
+
 @contextmanager
 def service_errors() -> Iterator[None]:
     """Turn gRPC's error into ours around the use of a stream; unary calls need no help."""
@@ -134,7 +148,7 @@ def to_service_error(error: grpc.aio.AioRpcError) -> ServiceError:
     """Ours for gRPC's; exact when the other end is ours, by status code when it is not."""
     message = error.details() or error.code().name.lower()
     if error.code() is grpc.StatusCode.INTERNAL and message == _LOST_STATUS:
-        return Unavailable("the stream broke while it was written to")
+        return Unreachable("the stream broke while it was written to")
     for key, value in error.trailing_metadata() or ():
         if key == _ERROR_KEY:
             try:
@@ -142,6 +156,8 @@ def to_service_error(error: grpc.aio.AioRpcError) -> ServiceError:
                 return ServiceError.of(described["code"], message, described["meta"])
             except (ValueError, KeyError, TypeError):
                 break
+    if error.code() is grpc.StatusCode.UNAVAILABLE:
+        return Unreachable(message)
     return ServiceError.of(_CODE_OF_GRPC.get(error.code().name, Code.UNKNOWN), message)
 
 
@@ -303,6 +319,9 @@ class _UnaryStreamEdge(_Outgoing, grpc.aio.UnaryStreamClientInterceptor):
 
 
 log = structlog.get_logger(__name__)
+_READY: Final = grpc.ChannelConnectivity.READY
+_FAILED: Final = grpc.ChannelConnectivity.TRANSIENT_FAILURE
+_CLOSED: Final = grpc.ChannelConnectivity.SHUTDOWN
 _ERROR_KEY: Final = "roomwright-error-bin"
 # What grpc.aio says when a stream ends during a write: the status the other end sent is lost.
 _LOST_STATUS: Final = "Internal error from Core"

@@ -1,15 +1,14 @@
 """Inbound: `/rtc`, `/rtc/v1`, their `/validate`, and `/`. Translates and refuses; decides nothing about rooms."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import structlog
 from fastapi import APIRouter, Request
-from livekit.protocol import models, rtc
 from pydantic import SecretStr
 from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse, Response
-from starlette.websockets import WebSocket, WebSocketDisconnect
+from starlette.websockets import WebSocket
 
 from chassis import tokens
 from chassis.clock import Clock
@@ -18,14 +17,16 @@ from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
 from signaling.claims import claims_of
 from signaling.clients import NodeClients, PlacementClient
+from signaling.core.frames import Response as SignalResponse
 from signaling.core.join import Join, JoinRefused, parse_join
+from signaling.core.leave import join_anew
+from signaling.core.session import SignalSocket
 from signaling.metrics import SignalingMetrics
-from signaling.runner import SocketRunner, deny
+from signaling.runner import Opening, SocketRunner, deny
 
 log = structlog.get_logger(__name__)
 
 CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
-FIRST_PROTOCOL_WITH_LEAVE_ACTION = 13
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class RtcApi:
     clock: Clock
     metrics: SignalingMetrics
     auto_create: bool
+    sockets: set[SocketRunner] = field(default_factory=set)
 
     def router(self) -> APIRouter:
         """The routes; a plain GET of a socket path is a 404, as SDKs expect."""
@@ -88,29 +90,16 @@ class RtcApi:
     async def _serve(self, websocket: WebSocket, *, v1: bool) -> None:
         try:
             join, grants = await self._check(websocket.query_params, websocket.headers, v1=v1)
-            # A resume makes no room: one that is gone is answered, not made anew empty.
-            create = self._may_create(grants) and not join.request.reconnect
-            try:
-                assigned = await self.placement.assign(join.room_name, create=create)
-            except NotFound as error:
-                if join.request.reconnect:
-                    await _send_away(websocket, join.request.client_info.protocol)
-                    return
-                raise _refusal(error) from None
-            except ServiceError as error:
-                raise _refusal(error) from None
         except JoinRefused as refused:
             self.metrics.joins_refused.add(1, str(refused.status))
             log.info("join refused", status=refused.status, reason=refused.text)
             await deny(websocket, refused.status, refused.text)
             return
-        lease = assigned.lease
+        # A resume makes no room: one that is gone is answered, not made anew empty.
+        create = self._may_create(grants) and not join.request.reconnect
         client = websocket.client
         opening = node_pb2.OpenSession(
             room_name=join.room_name,
-            epoch=lease.epoch,
-            room_sid=lease.room_sid,
-            room_created=assigned.created,
             claims=claims_of(grants, identity=join.identity).SerializeToString(),
             client_info=join.request.client_info.SerializeToString(),
             join_request=join.request.SerializeToString(),
@@ -120,15 +109,33 @@ class RtcApi:
             reconnect_reason=join.request.reconnect_reason,
             client_address=client.host if client is not None else "",
         )
+
+        async def find_opening(doubted_epoch: int) -> Opening:
+            if doubted_epoch:
+                lease = await self.placement.doubt(join.room_name, doubted_epoch, create=create)
+                opening.room_created = False
+            else:
+                assigned = await self.placement.assign(join.room_name, create=create)
+                lease = assigned.lease
+                opening.room_created = assigned.created
+            opening.epoch = lease.epoch
+            opening.room_sid = lease.room_sid
+            opening.node_id = lease.node_id
+            return Opening(self.nodes.of(lease), opening)
+
         # The machine must learn of a client that goes away while it waits: the connect event is ours to take.
         await websocket.receive()
-        runner = SocketRunner(
-            websocket, self.nodes.at(lease.node_address), self.clock, self.metrics
+        machine = SignalSocket(
+            self.clock.now(),
+            join_anew=SignalResponse.of(join_anew(join.request.client_info.protocol)),
+            reconnect=join.request.reconnect,
         )
+        runner = SocketRunner(websocket, machine, find_opening, self.clock, self.metrics)
+        self.sockets.add(runner)
         try:
-            await runner.run(opening)
-        except WebSocketDisconnect:
-            return
+            await runner.run()
+        finally:
+            self.sockets.discard(runner)
 
     def _may_create(self, grants: Grants) -> bool:
         return self.auto_create or grants.video.room_create
@@ -141,18 +148,6 @@ class RtcApi:
             self.keys,
             self.clock.wall_ms() / 1000,
         )
-
-
-async def _send_away(websocket: WebSocket, protocol: int) -> None:
-    """A resume of a session whose room is gone: the client must join anew. Never a 404 here."""
-    leave = rtc.LeaveRequest(reason=models.DisconnectReason.STATE_MISMATCH)
-    if protocol >= FIRST_PROTOCOL_WITH_LEAVE_ACTION:
-        leave.action = rtc.LeaveRequest.RECONNECT
-    else:
-        leave.can_reconnect = True
-    await websocket.accept()
-    await websocket.send_bytes(rtc.SignalResponse(leave=leave).SerializeToString())
-    await websocket.close(1000)
 
 
 async def _not_an_upgrade() -> Response:

@@ -21,7 +21,7 @@ from signaling.settings import SignalingSettings
 async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     """Wire one replica. Sockets hold no state: closing them is the whole drain, clients resume elsewhere."""
     placement = PlacementClient(settings.placement_address, chassis.auth)
-    nodes = NodeClients(chassis.auth)
+    nodes = NodeClients(chassis.auth, placement, chassis.clock)
     rtc_api = RtcApi(
         keys=settings.api_keys,
         placement=placement,
@@ -42,4 +42,10 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     twirp = twirp_router(services, room_api.call, authenticate)
     web = make_app([rtc_api.router(), twirp], settings.web_directory)
     server = WebServer(web, settings.http_addresses, **SERVER_OPTIONS)
-    return ServiceApp("signaling", chassis, web=[server], after=[nodes.close, placement.close])
+    return ServiceApp(
+        "signaling",
+        chassis,
+        web=[server],
+        tasks=[nodes.close_idle],
+        after=[nodes.close, placement.close],
+    )

@@ -9,14 +9,18 @@ from starlette.middleware.cors import CORSMiddleware
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 
+from signaling.wire import Wire
+
 SERVER_OPTIONS: Final[Mapping[str, Any]] = {
-    "ws": "websockets-sansio",
+    "ws": Wire,
     "ws_max_size": 2 << 20,
     "ws_ping_interval": 10.0,
     # Liveness is the media path's business: a quiet socket is not a dead one.
     "ws_ping_timeout": None,
     # Compression costs 127 kB a connection and saves little on messages this small.
     "ws_per_message_deflate": False,
+    # Whose word about a client's address counts is ours to say (`core/addresses.py`).
+    "proxy_headers": False,
 }
 
 

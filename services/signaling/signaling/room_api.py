@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from livekit.protocol import room
 
-from chassis.errors import NotFound, ServiceError, Unimplemented
+from chassis.errors import NotFound, ServiceError, Unavailable, Unimplemented
 from chassis.twirp import TwirpContext
 from contracts.node.v1 import node_pb2
 from contracts.placement.v1 import placement_pb2
 from signaling.claims import claims_of
-from signaling.clients import NodeClients, PlacementClient
+from signaling.clients import LeaseRefused, NodeClients, PlacementClient
 from signaling.core.grants import METHODS, Method, Owner, check
+
+RETRY_DELAYS_S = (
+    0.0,
+    *([0.5] * 20),
+)  # about as long as a lost node's leases live, and the choice of another
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,41 +42,60 @@ class RoomApi:
             case Owner.ALL_ROOMS:
                 return await self._list_rooms(service, name, request, claims)
             case Owner.CREATES_ROOM:
-                assigned = await self.placement.assign(method.room_of(request), create=True)
-                return await self._on_node(
-                    method, service, name, request, claims, assigned.lease, created=assigned.created
-                )
+                room_name = method.room_of(request)
+                assigned = await self.placement.assign(room_name, create=True)
+                call = _call(service, name, request, claims)
+                call.room_created = assigned.created
+                return await self._on_home(method, call, assigned.lease, create=True)
             case Owner.ROOM:
                 try:
                     lease = await self.placement.find(method.room_of(request))
+                    call = _call(service, name, request, claims)
+                    return await self._on_home(method, call, lease)
                 except NotFound:
                     if name == "ListParticipants":
                         return room.ListParticipantsResponse()
                     raise
-                return await self._on_node(method, service, name, request, claims, lease)
 
-    async def _on_node(
+    async def _on_home(
         self,
         method: Method,
-        service: str,
-        name: str,
-        request: Message,
-        claims: bytes,
+        call: node_pb2.CallApiRequest,
         lease: placement_pb2.Lease,
         *,
-        created: bool = False,
+        create: bool = False,
     ) -> Message:
-        call = node_pb2.CallApiRequest(
-            service=service,
-            method=name,
-            request=request.SerializeToString(),
-            claims=claims,
-            room_name=lease.room_name,
-            room_sid=lease.room_sid,
-            epoch=lease.epoch,
-            room_created=created,
-        )
-        return method.response.FromString(await self.nodes.at(lease.node_address).call(call))
+        """Call the room's home; where it surely did not do it, look for the present one, and call that."""
+        delays_s = iter(RETRY_DELAYS_S)
+        while True:
+            try:
+                return await self._on_node(method, call, lease)
+            except LeaseRefused as error:
+                delay_s = next(delays_s, None)
+                if delay_s is None:
+                    raise Unavailable(error.message) from None
+                await asyncio.sleep(delay_s)
+            lease = await self._look_closely(lease, create=create)
+            call.room_created = False
+
+    async def _look_closely(
+        self, lease: placement_pb2.Lease, *, create: bool
+    ) -> placement_pb2.Lease:
+        try:
+            return await self.placement.doubt(lease.room_name, lease.epoch, create=create)
+        except NotFound:
+            raise NotFound("requested room does not exist") from None
+        except Unavailable:
+            return lease  # placement cannot say now: the node may be back
+
+    async def _on_node(
+        self, method: Method, call: node_pb2.CallApiRequest, lease: placement_pb2.Lease
+    ) -> Message:
+        call.room_name = lease.room_name
+        call.room_sid = lease.room_sid
+        call.epoch = lease.epoch
+        call.node_id = lease.node_id
+        return method.response.FromString(await self.nodes.of(lease).call(call))
 
     async def _list_rooms(
         self, service: str, name: str, request: Message, claims: bytes
@@ -82,7 +106,7 @@ class RoomApi:
 
         async def one(lease: placement_pb2.Lease) -> Message | None:
             try:
-                return await self._on_node(method, service, name, request, claims, lease)
+                return await self._on_node(method, _call(service, name, request, claims), lease)
             except ServiceError:
                 return None  # a room that ended, or whose node is going, is absent from a list
 
@@ -91,3 +115,9 @@ class RoomApi:
             if isinstance(answer, room.ListRoomsResponse):
                 found.MergeFrom(answer)
         return found
+
+
+def _call(service: str, name: str, request: Message, claims: bytes) -> node_pb2.CallApiRequest:
+    return node_pb2.CallApiRequest(
+        service=service, method=name, request=request.SerializeToString(), claims=claims
+    )

@@ -1,32 +1,43 @@
-"""One task group per socket: feeds its machine, performs its effects, relays to the node and back.
+"""One socket: feeds its machine, performs its effects, relays to the node and back.
 
 Bytes are copied, not understood. A slow socket holds up nothing but its own queue; a client that floods is read no
 faster than its allowance.
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, assert_never
 
 import structlog
 from starlette.responses import PlainTextResponse
-from starlette.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from chassis.clock import Clock
+from chassis.errors import NotFound, ServiceError
 from contracts.node.v1 import node_pb2
 from signaling.core.frames import BadFrame, FrameCodec
 from signaling.core.session import (
+    NODE_LOST,
+    NORMAL,
+    TOO_SLOW,
     Accept,
     Close,
     Deny,
+    Draining,
     Effect,
     Event,
+    FindHome,
+    HomeFound,
+    HomeNotFound,
     SignalSocket,
+    Started,
     Ticked,
     Write,
     Written,
 )
 from signaling.metrics import SignalingMetrics
+from signaling.wire import Wire
 
 REQUESTS_PER_SECOND = 100.0
 REQUEST_BURST = 2000.0
@@ -49,47 +60,106 @@ class NodeStream(Protocol):
         """The socket is gone; tell the node and forget it."""
 
 
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """A session about to be opened: on which node, and with what."""
+
+    stream: NodeStream
+    request: node_pb2.OpenSession
+
+
+FindOpening = Callable[[int], Awaitable[Opening]]
+"""Asks placement, doubting an epoch (0: none); raises `ServiceError`."""
+
+
 class SocketRunner:
     """Runs one socket from the upgrade request to its end."""
 
     def __init__(
-        self, websocket: WebSocket, stream: NodeStream, clock: Clock, metrics: SignalingMetrics
+        self,
+        websocket: WebSocket,
+        machine: SignalSocket,
+        find_opening: FindOpening,
+        clock: Clock,
+        metrics: SignalingMetrics,
     ) -> None:
         self._websocket = websocket
-        self._stream = stream
+        self._wire = Wire.of(websocket)
+        self._machine = machine
+        self._find_opening = find_opening
         self._clock = clock
         self._metrics = metrics
-        self._machine = SignalSocket(opened_at=clock.now())
         self._codec = FrameCodec()
-        self._effects: asyncio.Queue[Effect] = asyncio.Queue()
+        self._first: asyncio.Queue[FindHome | Accept | Deny] = asyncio.Queue()
+        self._stream: NodeStream | None = None
+        self._session_id = 0
         self._cause: Cause.ValueType = Cause.CAUSE_SERVER_CLOSED
         self._allowance = REQUEST_BURST
         self._allowed_at = clock.now()
         self._timer: asyncio.TimerHandle | None = None
         self._armed_for: float | None = None
+        self._unwritten: Write | None = None
+        self._accepted = False
+        self._is_full = False
 
-    async def run(self, request: node_pb2.OpenSession) -> None:
-        """Open the session on the node and stay until the socket is over."""
-        self._arm()
-        session_id = self._stream.open(request, self._on_event)
-        reader = asyncio.create_task(self._read(session_id))
-        writer = asyncio.create_task(self._perform())
+    async def run(self) -> None:
+        """Find a node that takes the session and stay until the socket is over."""
+        opener = asyncio.create_task(self._open())
+        opener.add_done_callback(self._opened)
+        self._on_event(Started())
         try:
-            await asyncio.wait({reader, writer}, return_when=asyncio.FIRST_COMPLETED)
+            await self._read()
+        except WebSocketDisconnect:
+            self._cause = Cause.CAUSE_PEER_CLOSED
         finally:
-            for task in (reader, writer):
-                task.cancel()
-            results = await asyncio.gather(reader, writer, return_exceptions=True)
-            self._stream.end(session_id, self._cause)
+            opener.cancel()
+            await asyncio.gather(opener, return_exceptions=True)
+            self._machine.over = True
+            self._wire.on_writable = None
+            self._end_session()
             self._disarm()
-        for result in results:
-            if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
-                log.error("signal socket failed", exc_info=result)
+
+    def _opened(self, opener: asyncio.Task[None]) -> None:
+        error = None if opener.cancelled() else opener.exception()
+        if error is None:
+            return
+        if not isinstance(error, WebSocketDisconnect):
+            log.error("signal socket failed", exc_info=error)
+        self._wire.end(NODE_LOST)
+
+    def drain(self) -> None:
+        """Send the client to another replica."""
+        self._on_event(Draining())
 
     def _on_event(self, event: Event) -> None:
-        for effect in self._machine.handle(event, self._clock.now()):
-            self._effects.put_nowait(effect)
+        now = self._clock.now()
+        effects = self._machine.handle(event, now)
+        while effects:
+            effects = self._perform(effects, now)
         self._arm()
+
+    def _perform(self, effects: list[Effect], now: float) -> list[Effect]:
+        """Perform effects; what follows from a write that the socket took at once is returned."""
+        for effect in effects:
+            match effect:
+                case Write():
+                    if not self._accepted:
+                        self._unwritten = effect
+                    elif self._wire.write(self._codec.encode(effect.response)):
+                        return self._machine.handle(_WRITTEN, now)
+                    else:
+                        self._is_full = True
+                case Close(code):
+                    if code == TOO_SLOW:
+                        self._cause = Cause.CAUSE_TOO_SLOW
+                        self._metrics.sockets_too_slow.add()
+                    self._wire.end(code)
+                    self._end_session()
+                case FindHome() | Accept() | Deny():
+                    self._first.put_nowait(effect)
+                case _:
+                    assert_never(effect)
+        return []
 
     def _arm(self) -> None:
         """One timer for the machine's next deadline; most of a socket's life it has none."""
@@ -111,34 +181,56 @@ class SocketRunner:
         self._disarm()
         self._on_event(Ticked())
 
-    async def _perform(self) -> None:
+    async def _open(self) -> None:
+        """Perform what waits for others, up to the answer of the upgrade request."""
         while True:
-            match await self._effects.get():
+            match await self._first.get():
+                case FindHome(doubted_epoch):
+                    self._end_session()
+                    await self._find_home(doubted_epoch)
                 case Accept():
                     await self._websocket.accept()
                     self._metrics.sockets_accepted.add()
+                    self._accepted = True
+                    self._wire.on_writable = self._writable
+                    assert self._unwritten is not None  # Accept comes with the first response
+                    if self._wire.write(self._codec.encode(self._unwritten.response)):
+                        self._on_event(_WRITTEN)
+                    else:
+                        self._is_full = True
+                    return
                 case Deny(http_status, message):
                     await deny(self._websocket, http_status, message)
                     return
-                case Write(response):
-                    frame = self._codec.encode(response)
-                    if isinstance(frame, bytes):
-                        await self._websocket.send_bytes(frame)
-                    else:
-                        await self._websocket.send_text(frame)
-                    self._on_event(Written())
-                case Close(code, too_slow):
-                    if too_slow:
-                        self._cause = Cause.CAUSE_TOO_SLOW
-                        self._metrics.sockets_too_slow.add()
-                    await self._websocket.close(code)
-                    return
 
-    async def _read(self, session_id: int) -> None:
+    async def _find_home(self, doubted_epoch: int) -> None:
+        try:
+            opening = await self._find_opening(doubted_epoch)
+        except ServiceError as error:
+            self._on_event(_home_not_found(error))
+            return
+        if self._machine.over:
+            return
+        self._on_event(HomeFound(opening.request.epoch))
+        self._stream = opening.stream
+        self._session_id = opening.stream.open(opening.request, self._on_event)
+
+    def _end_session(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None:
+            stream.end(self._session_id, self._cause)
+
+    def _writable(self) -> None:
+        if self._is_full:
+            self._is_full = False
+            self._on_event(_WRITTEN)
+
+    async def _read(self) -> None:
         while True:
             message = await self._websocket.receive()
             if message["type"] == "websocket.disconnect":
-                self._cause = Cause.CAUSE_PEER_CLOSED
+                if not self._machine.over:
+                    self._cause = Cause.CAUSE_PEER_CLOSED
                 return
             if message["type"] != "websocket.receive":
                 continue
@@ -148,11 +240,11 @@ class SocketRunner:
             except BadFrame:
                 self._cause = Cause.CAUSE_BAD_FRAME
                 self._metrics.bad_frames.add()
-                if self._websocket.application_state is WebSocketState.CONNECTED:
-                    await self._websocket.close(1000)
+                self._wire.end(NORMAL)
                 return
             await self._wait_for_allowance()
-            await self._stream.send(session_id, request)
+            if self._stream is not None:
+                await self._stream.send(self._session_id, request)
 
     async def _wait_for_allowance(self) -> None:
         now = self._clock.now()
@@ -169,3 +261,13 @@ async def deny(websocket: WebSocket, http_status: int, message: str) -> None:
     await websocket.send_denial_response(
         PlainTextResponse(message, status_code=http_status, headers=headers)
     )
+
+
+def _home_not_found(error: ServiceError) -> HomeNotFound:
+    if isinstance(error, NotFound):
+        # This phrase tells JavaScript clients "not allowed" from "no /rtc/v1 here".
+        return HomeNotFound(404, "requested room does not exist", is_over=True)
+    return HomeNotFound(error.join_status, error.message)
+
+
+_WRITTEN = Written()
