@@ -91,7 +91,7 @@ def connect() -> client.CoreV1Api:
             config.load_kube_config(client_configuration=configuration)  # type: ignore[no-untyped-call]
     except (ConfigException, OSError) as error:
         raise SettingsError(
-            f"kubernetes is on, and its API cannot be used: {error}; run in a pod with a service "
+            f"the Kubernetes API cannot be used: {error}; run in a pod with a service "
             "account's token, or set KUBECONFIG"
         ) from None
     configuration.retries = Retry(0)  # the loops here retry, and say so once
@@ -318,10 +318,12 @@ class _FailureLog:
             log.error(
                 "Kubernetes forbids it: the role of placement's service account lacks a rule",
                 what=what,
-                error=_text(error),
+                error=error_text(error),
             )
         else:
-            log.warning("Kubernetes API call failed; rooms go on", what=what, error=_text(error))
+            log.warning(
+                "Kubernetes API call failed; rooms go on", what=what, error=error_text(error)
+            )
 
     def worked(self, what: str) -> None:
         with self._lock:
@@ -537,7 +539,7 @@ def _address(entrance: Entrance, ip: str) -> placement_pb2.MediaAddress:
     )
 
 
-def _text(error: Exception) -> str:
+def error_text(error: Exception) -> str:
     """Without the response's headers and body."""
     if not isinstance(error, ApiException):
         return f"{error.__class__.__name__}: {error}"
