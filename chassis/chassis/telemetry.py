@@ -22,7 +22,7 @@ from typing import Any, Final, TypeVar
 
 from opentelemetry import context as contexts
 from opentelemetry import trace
-from opentelemetry.context import Context
+from opentelemetry.context import Context as Context
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor
@@ -34,6 +34,7 @@ from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapProp
 from chassis.errors import ServiceError, SettingsError
 
 Attribute = str | int
+Span = trace.Span
 
 
 def configure(

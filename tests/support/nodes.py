@@ -118,6 +118,8 @@ class Signaling:
         self._requests = requests
         self._session_ids = itertools.count(1)
         self.frames: dict[int, asyncio.Queue[node_pb2.SignalResponseFrame]] = {}
+        self.opened: dict[int, str] = {}
+        """Participant sids by session, as the node told them."""
 
     def open(self, identity: str, **fields: object) -> int:
         """Open a session; returns its id."""
@@ -148,6 +150,9 @@ class Signaling:
     async def read(self) -> None:
         async for response in self._call:  # type: ignore[attr-defined]
             for frame in response.frames:
+                if frame.WhichOneof("message") == "opened":
+                    self.opened[frame.session_ids[0]] = frame.opened.participant_sid
+                    continue
                 for session_id in frame.session_ids:
                     self.frames[session_id].put_nowait(frame)
 

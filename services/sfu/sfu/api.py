@@ -14,6 +14,7 @@ from typing import Any
 
 import structlog
 
+from chassis import telemetry
 from chassis.clock import Clock
 from chassis.errors import FailedPrecondition, ServiceError, Unavailable
 from contracts.node.v1 import node_pb2, node_pb2_grpc
@@ -77,6 +78,11 @@ class SignalStreams:
             http_status=http_status, message=message, lease_refused=lease_refused
         )
         self._put(socket.stream, [socket.session], refused=refused)
+
+    def opened(self, socket: SocketRef, participant_sid: str) -> None:
+        """Before the first response: whose session it became."""
+        opened = node_pb2.SessionOpened(participant_sid=participant_sid)
+        self._put(socket.stream, [socket.session], opened=opened)
 
     def close(self, socket: SocketRef, reason: str) -> None:
         """After what was sent before."""
@@ -161,7 +167,8 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             case "signal_request":
                 self._node.signal(socket, request.signal_request)
             case "open":
-                self._node.open_session(socket, request.open)
+                with telemetry.continued(request.open.traceparent):
+                    self._node.open_session(socket, request.open)
             case "socket_closed":
                 self._node.socket_gone(socket, request.socket_closed.cause)
             case _:

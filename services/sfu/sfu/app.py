@@ -23,6 +23,7 @@ from sfu.core.room import RoomSettings
 from sfu.core.stage import Stage
 from sfu.ids import StageIds
 from sfu.media import EngineAdapter, engine_config
+from sfu.media_metrics import CountedMedia
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
 from sfu.runner import StageMachine, Surroundings
@@ -41,6 +42,7 @@ class SfuApp(ServiceApp):
         chassis: Chassis,
         *,
         engine: EngineAdapter,
+        media: CountedMedia,
         node: Node,
         streams: SignalStreams,
         leases: PlacementLeases,
@@ -48,6 +50,7 @@ class SfuApp(ServiceApp):
         metrics: SfuMetrics,
     ) -> None:
         self.engine = engine
+        self._media = media
         self.node = node
         self._settings = settings
         self._streams = streams
@@ -102,13 +105,15 @@ class SfuApp(ServiceApp):
         await self.node.drain()
 
     async def _start_engine(self) -> None:
-        self.engine.start(asyncio.get_running_loop(), self.node.media_arrived)
+        loop = asyncio.get_running_loop()
+        self.engine.start(loop, self.node.media_arrived, self._media.take)
 
 
 async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     """Wire one node: its ports are taken now, and served after `start`."""
     metrics = SfuMetrics(chassis.metrics)
     engine = _engine(settings)
+    media = CountedMedia(engine, metrics)
     streams = SignalStreams(metrics)
     events = EventPublisher(chassis.bus, metrics)
     leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
@@ -122,7 +127,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             node_id=settings.node_id,
             clock=chassis.clock,
             sockets=streams,
-            media=engine,
+            media=media,
             events=events,
             leases=leases,
             renewal=Renewal(chassis.clock.now()),
@@ -133,8 +138,10 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             link_grace_s=settings.link_grace_s,
         )
     )
-    metrics.rooms.read_by(lambda: node.rooms)
-    metrics.participants.read_by(lambda: node.participants)
+    for rooms in (metrics.rooms, metrics.rooms_now):
+        rooms.read_by(lambda: node.rooms)
+    for participants in (metrics.participants, metrics.participants_now):
+        participants.read_by(lambda: node.participants)
     metrics.read_media(lambda: engine.stats().counters)
     chassis.health.tell("rooms", lambda: str(node.rooms))
     try:
@@ -142,6 +149,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             settings,
             chassis,
             engine=engine,
+            media=media,
             node=node,
             streams=streams,
             leases=leases,

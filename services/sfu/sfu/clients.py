@@ -14,7 +14,7 @@ from typing import Literal, Protocol
 import grpc.aio
 import structlog
 
-from chassis import rpc, subjects
+from chassis import rpc, subjects, telemetry
 from chassis.bus import Bus
 from chassis.clock import Clock
 from chassis.errors import BusError, FailedPrecondition, KvError, NotFound, ServiceError
@@ -250,9 +250,10 @@ class EventPublisher:
                 if not is_open:
                     await self._bus.open_stream(subjects.EVENTS)
                     is_open = True
-                await self._bus.publish_durable(
-                    subject, event.SerializeToString(), message_id=event.id
-                )
+                with telemetry.continued(event.traceparent):
+                    await self._bus.publish_durable(
+                        subject, event.SerializeToString(), message_id=event.id
+                    )
             except BusError as error:
                 log.info("event waits", error=str(error), waiting=len(self._spool))
                 is_open = False

@@ -41,14 +41,19 @@ class EngineAdapter:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._on_event: Callable[[events.MediaEvent], None] = _ignore
         self._stats_timer: asyncio.TimerHandle | None = None
+        self._on_stats: Callable[[mediacore.Stats], None] = _ignore
         self._received: dict[int, tuple[int, int]] = {}  # track -> (packets, lost)
         self.is_closed = False
 
     def start(
-        self, loop: asyncio.AbstractEventLoop, on_event: Callable[[events.MediaEvent], None]
+        self,
+        loop: asyncio.AbstractEventLoop,
+        on_event: Callable[[events.MediaEvent], None],
+        on_stats: Callable[[mediacore.Stats], None] | None = None,
     ) -> None:
-        """Begin to give events."""
+        """Begin to give events, and a snapshot of the stats every few seconds."""
         self._loop = loop
+        self._on_stats = on_stats or _ignore
         self._on_event = on_event
         loop.add_reader(self._engine.event_fd(), self._drain)
         self._stats_timer = loop.call_later(STATS_INTERVAL, self._report_losses)
@@ -102,6 +107,7 @@ class EngineAdapter:
         assert self._loop is not None  # only `start` sets this timer
         self._stats_timer = self._loop.call_later(STATS_INTERVAL, self._report_losses)
         stats = self._engine.stats()
+        self._on_stats(stats)
         seen: dict[int, tuple[int, int]] = {}
         for track in stats.tracks:
             before_packets, before_lost = self._received.get(track.track, (0, 0))
@@ -262,5 +268,5 @@ def _extensions(ids: commands.ExtensionIds) -> mediacore.ExtensionIds:
     )
 
 
-def _ignore(event: events.MediaEvent) -> None:
+def _ignore(_told: object) -> None:
     """Before `start` nobody listens."""

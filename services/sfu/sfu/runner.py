@@ -22,6 +22,7 @@ from livekit.protocol import room as room_api
 from livekit.protocol import rtc
 
 from chassis import ids as sids
+from chassis import telemetry
 from chassis.clock import Clock
 from chassis.errors import NotFound, ServiceError, Unavailable
 from contracts.events.v1 import events_pb2
@@ -31,6 +32,7 @@ from sfu import ids
 from sfu.core import link, room, stage
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
+from sfu.joins import Joins
 from sfu.metrics import SfuMetrics
 
 log = structlog.get_logger(__name__)
@@ -50,6 +52,7 @@ class Sockets(Protocol):
         *,
         lease_refused: bool = False,
     ) -> None: ...
+    def opened(self, socket: stage.SocketRef, participant_sid: str) -> None: ...
     def close(self, socket: stage.SocketRef, reason: str) -> None: ...
 
 
@@ -211,7 +214,8 @@ class RoomRunner:
         self._around = surroundings
         self._new_owner = new_owner
         self._log = log.bind(room=lease.room_name, epoch=lease.epoch)
-        self._inbox: deque[Item] = deque()
+        self._joins = Joins(surroundings.metrics, self._log, surroundings.sockets.opened)
+        self._inbox: deque[tuple[Item, telemetry.Context | None]] = deque()
         self._work: deque[Item] = deque()
         self._arrived = asyncio.Event()
         self._waiting_signals: Counter[stage.SocketRef] = Counter()
@@ -255,8 +259,8 @@ class RoomRunner:
     # -------------------------------------------------------------------------------- from outside
 
     def post(self, item: Item) -> None:
-        """Leave something for the task; in order, without waiting."""
-        self._inbox.append(item)
+        """Leave something for the task; in order, without waiting. It keeps the caller's trace."""
+        self._inbox.append((item, telemetry.current()))
         self._arrived.set()
 
     def signal(self, socket: stage.SocketRef, request: bytes) -> bool:
@@ -305,14 +309,18 @@ class RoomRunner:
 
     async def run(self) -> None:
         """Until the room is over here. A fault of one event is logged, counted and survived."""
+        telemetry.leave_trace()  # of the join that made the room
         try:
             while not self._is_over():
                 await self._wait()
                 for _ in range(min(len(self._inbox), ITEMS_PER_TURN)):
-                    self._take(self._inbox.popleft())
+                    item, context = self._inbox.popleft()
+                    with telemetry.under(context):
+                        self._take(item)
                 self._tick()
                 await asyncio.sleep(0)
         finally:
+            self._joins.close()
             if self._dialing is not None:
                 self._dialing.cancel()
             for _, wire in self._wires.values():
@@ -433,7 +441,9 @@ class RoomRunner:
                     for node_id in node_ids:
                         self._work.append(ForLink("room", node_id, link.Submitted(message)))
                 case room.Publish(published):
+                    published.traceparent = telemetry.traceparent()
                     self._log.info("room event", **_described(published))
+                    self._measure(published)
                     self._around.events.publish(published)
                 case room.AnswerApi(call_id, response, code, message):
                     self._answer(call_id, response, code, message)
@@ -443,6 +453,17 @@ class RoomRunner:
                         self._around.leases.release(self.lease.room_name, self.lease.epoch)
                 case _:
                     assert_never(effect)
+
+    def _measure(self, published: events_pb2.RoomEvent) -> None:
+        match published.name:
+            case "room_finished":
+                began = lk.Room.FromString(published.room).creation_time
+                self._around.metrics.room_duration.observe(max(0, published.created_at - began))
+            case "track_published":
+                kind = lk.TrackType.Name(lk.TrackInfo.FromString(published.track).type)
+                self._around.metrics.track_publishes.add(1, kind, "success")
+            case _:
+                pass
 
     def _answer(self, call_id: int, response: bytes, code: str, message: str) -> None:
         answer = self._calls.get(call_id)
@@ -462,7 +483,10 @@ class RoomRunner:
             self.sockets.discard(event.socket)
             self._waiting_signals.pop(event.socket, None)
         clock = self._around.clock
-        for effect in self._stage.handle(event, clock.now(), clock.wall_ms()):
+        now = clock.now()
+        self._joins.taken(event, now)
+        for effect in self._stage.handle(event, now, clock.wall_ms()):
+            self._observe(effect, event, now)
             match effect:
                 case stage.SendSignal(sockets, response):
                     self._around.sockets.send(sockets, response)
@@ -473,13 +497,31 @@ class RoomRunner:
                 case stage.CloseSocket(socket, reason):
                     self.sockets.discard(socket)
                     self._around.sockets.close(socket, reason)
-                case stage.CountDropped(why):
-                    self._around.metrics.data_dropped.add(1, why)
+                case stage.CountDropped() | stage.RateConnections():
+                    pass  # only observed
                 case stage.TellRoom(fact):
                     submitted = link.Submitted(fact.SerializeToString())
                     self._work.append(ForLink("stage", self._around.node_id, submitted))
                 case _:
                     self._around.media.perform(effect)
+
+    def _observe(self, effect: stage.Effect, cause: stage.Event, now: float) -> None:
+        metrics = self._around.metrics
+        match effect:
+            case stage.SendSignal(sockets):
+                self._joins.sent(sockets, now)
+            case stage.RefuseSocket(socket, http_status, message):
+                self._joins.refused(socket, http_status, message)
+            case stage.TellRoom(fact):
+                self._joins.told(fact, cause, now)
+            case stage.CountDropped(why):
+                metrics.data_dropped.add(1, why)
+            case stage.RateConnections(scores):
+                for score in scores:
+                    metrics.quality_rating.observe(score.quality)
+                    metrics.quality_score.observe(score.score)
+            case _:
+                pass
 
     def _open_stage(self) -> StageMachine:
         made = self._around.make_stage(self.lease.room_name, ids.StageIds(self._new_owner(self)))

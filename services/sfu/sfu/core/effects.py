@@ -11,6 +11,7 @@ from typing import Protocol
 
 from contracts.room.v1 import room_pb2
 from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
+from sfu.core.connection_quality import ConnectionScore
 from sfu.core.media_commands import Command
 from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
 
@@ -62,7 +63,16 @@ class CountDropped:
     reason: str
 
 
-Effect = SendSignal | RefuseSocket | CloseSocket | TellRoom | CountDropped | Command
+@dataclass(frozen=True, slots=True)
+class RateConnections:
+    """How good the connections of these participants are now; for metrics."""
+
+    scores: tuple[ConnectionScore, ...]
+
+
+Effect = (
+    SendSignal | RefuseSocket | CloseSocket | TellRoom | CountDropped | RateConnections | Command
+)
 
 
 class Ids(Protocol):

@@ -41,6 +41,7 @@ from sfu.core.effects import (
     MediaConnected,
     Notice,
     QualityRepeatWanted,
+    RateConnections,
     RefuseSocket,
     SendSignal,
     SocketRef,
@@ -82,6 +83,7 @@ __all__ = [
     "Ids",
     "MediaArrived",
     "OrderArrived",
+    "RateConnections",
     "RefuseSocket",
     "SendSignal",
     "SignalArrived",
@@ -631,6 +633,8 @@ class Stage:
             for sid, score in scores.items()
         )
         self._scores = scores
+        if scores:
+            step.emit(RateConnections(tuple(scores.values())))
         if not is_news:
             return
         for participant in self._sessions:
