@@ -4,9 +4,12 @@ VENV := .venv/bin
 SETUP := $(PYTHON) tools/setup.py
 ARGS ?=
 SECONDS ?= 60
+TAG ?= dev
+RELEASE ?= roomwright
+NAMESPACE ?= roomwright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test soak fuzz bench fmt lock clean
+.PHONY: help setup run check test soak fuzz bench fmt lock images install e2e clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -37,6 +40,17 @@ fmt: setup  ## format everything
 
 lock: setup  ## resolve the Python lock files anew from the pyproject.toml files
 	@$(VENV)/python tools/lock.py
+
+images:  ## build the images, TAG=dev; BUILD="..." in place of docker build, STAND_INS=1 for clusters without a registry
+	@$(SETUP) --only python --only web
+	@BUILD="$(BUILD)" STAND_INS="$(STAND_INS)" $(VENV)/python -m tools.images --tag $(TAG) $(ARGS)
+
+install:  ## install or upgrade the chart with the images of TAG; RELEASE, NAMESPACE, ARGS="--set ..."
+	helm upgrade --install $(RELEASE) charts/roomwright -n $(NAMESPACE) --create-namespace --wait --set image.tag=$(TAG) $(ARGS)
+
+e2e:  ## by hand: install on the cluster of KUBECONFIG and break it; BUILD and LOAD say how it gets images
+	@$(SETUP) --only python --only web
+	@BUILD="$(BUILD)" LOAD="$(LOAD)" $(VENV)/python -m tools.e2e $(ARGS)
 
 clean:  ## forget everything that was installed or built here
 	rm -rf .venv .roomwright proto/gen web/node_modules web/dist media/target media/python/mediacore/*.so

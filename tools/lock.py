@@ -1,4 +1,4 @@
-"""Resolve the Python lock files: one per service for its image, one for development. No index address is written."""
+"""Resolve the Python lock files: one per service, for image builds, for development. No index address is written."""
 
 import subprocess
 import sys
@@ -21,6 +21,7 @@ MANIFESTS = {
     "signaling": ("services/signaling", "chassis", "proto"),
     "sfu": ("services/sfu", "chassis", "proto"),
 }
+IMAGES = ("build", "stand-ins")
 EVERYTHING = (
     "chassis",
     "proto",
@@ -37,6 +38,8 @@ def main() -> None:
     uv = sys.argv[1] if len(sys.argv) > 1 else str(UV)
     for name, members in MANIFESTS.items():
         compile_lock(uv, name, [f"{member}/pyproject.toml" for member in members])
+    for name in IMAGES:
+        compile_lock(uv, name, [f"requirements/{name}.in"])
     manifests = [f"{member}/pyproject.toml" for member in EVERYTHING]
     compile_lock(uv, "dev", [*manifests, "requirements/dev.in"])
 

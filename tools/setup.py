@@ -37,6 +37,8 @@ NEEDED = {
     "npm": _NODE,
     "cc": "a C compiler (cc) is missing: on Debian and Ubuntu, `apt-get install build-essential`",
 }
+NEEDED_BY = {"cargo": "media", "cc": "media", "node": "web", "npm": "web"}
+"""The step that each tool is for."""
 
 
 def main() -> None:
@@ -45,19 +47,22 @@ def main() -> None:
     names = [name for name, _ in STEPS]
     parser.add_argument("--only", choices=names, action="append", help="just these steps")
     chosen = parser.parse_args().only
-    check_tools()
+    check_tools(chosen)
     STATE.mkdir(exist_ok=True)
     for name, step in STEPS:
         if chosen is None or name in chosen:
             step()
 
 
-def check_tools() -> None:
-    """End with one line for each missing build tool that says what to install."""
+def check_tools(steps: list[str] | None = None) -> None:
+    """End with one line for each missing build tool of the steps (None: all) that says what to install."""
     if sys.version_info < (3, 11):  # noqa: UP036  # any Python may be asked to run this
         version = sys.version.split()[0]
         fail(f"Python 3.11 or newer is needed, this is {version}: run `make PYTHON=python3.12 ...`")
-    missing = [advice for tool, advice in NEEDED.items() if shutil.which(tool) is None]
+    needed = {
+        tool: advice for tool, advice in NEEDED.items() if steps is None or NEEDED_BY[tool] in steps
+    }
+    missing = [advice for tool, advice in needed.items() if shutil.which(tool) is None]
     if missing:
         # One line for each tool; node and npm come together.
         fail("\nsetup: ".join(dict.fromkeys(missing)))
