@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.async_api import Browser, Page, async_playwright
 
-from tests.support.dev_server import DevServer
+from tests.support.server import Server
 
 FLAGS = (
     "--use-fake-device-for-media-stream",
@@ -85,7 +85,7 @@ class BrowserClient:
     @staticmethod
     async def join(
         browser: Browser,
-        server: DevServer,
+        server: Server,
         room: str,
         identity: str,
         *,

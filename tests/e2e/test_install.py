@@ -1,0 +1,54 @@
+"""The chart with no values at all on a plain cluster, and stock clients that call each other through its Service."""
+
+from livekit import api
+from playwright.async_api import Browser
+
+from tests.e2e.caller import BrowserCaller, PythonCaller, everybody_sees_everybody, gaps, now
+from tests.e2e.release import COMPONENT, INSTANCE, Release
+
+USER = 10001
+
+
+async def test_install_with_no_values_gives_ready_pods_that_may_do_little(bare: Release) -> None:
+    for component, count in (("signaling", 2), ("placement", 2), ("sfu", 1), ("nats", 1)):
+        assert len(await bare.pods(component)) == count, component
+    found = await bare.get("pods", "-l", f"{INSTANCE}={bare.name}")
+    for pod in found["items"]:
+        if pod["metadata"]["labels"].get(COMPONENT) not in ("signaling", "placement", "sfu"):
+            continue
+        whole = pod["spec"].get("securityContext", {})
+        for container in pod["spec"]["containers"]:
+            context = {**whole, **container["securityContext"]}
+            assert context["runAsNonRoot"] is True
+            assert context.get("runAsUser", USER) == USER
+            assert context["readOnlyRootFilesystem"] is True
+            assert context["allowPrivilegeEscalation"] is False
+            assert context["capabilities"]["drop"] == ["ALL"]
+
+
+async def test_python_and_chromium_call_each_other_through_the_service(
+    bare: Release, browser: Browser, room: str
+) -> None:
+    for single in (True, False):
+        name = f"{room}-{single}".lower()
+        alice = await PythonCaller.join(bare, name, "alice", single=single)
+        carol = await BrowserCaller.join(browser, bare, name, "carol", single=single)
+        await everybody_sees_everybody(alice, carol)
+        begin = now()
+        await everybody_sees_everybody(alice, carol)
+        assert max(gaps([alice, carol], begin).values()) < 2.0
+        assert await alice.sid() == await carol.sid()
+        await alice.leave()
+        await carol.leave()
+
+
+async def test_the_server_api_works_through_the_service(bare: Release, room: str) -> None:
+    async with bare.server_api() as client:
+        made = await client.room.create_room(api.CreateRoomRequest(name=room, metadata="hello"))
+        listed = await client.room.list_rooms(api.ListRoomsRequest(names=[room]))
+        assert [(it.sid, it.metadata) for it in listed.rooms] == [(made.sid, "hello")]
+        await client.room.delete_room(api.DeleteRoomRequest(room=room))
+
+
+async def test_helm_test_passes(bare: Release) -> None:
+    assert "Phase:          Succeeded" in await bare.test()

@@ -1,0 +1,21 @@
+"""Last of all: what is left when the release goes."""
+
+from tests.e2e.release import Release
+
+
+async def test_uninstall_leaves_only_the_volumes_of_nats_and_the_notes_say_so(
+    bare: Release,
+) -> None:
+    before = await bare.cluster.listed(bare.namespace)
+    claims = {name for name in before if name.startswith("persistentvolumeclaim/")}
+    assert claims, "NATS has no volume"
+    assert all("nats" in name for name in claims)
+    await bare.kubectl("delete", "service", "e2e-front")
+    await bare.uninstall()
+    await bare.gone()
+    left = await bare.cluster.listed(bare.namespace)
+    assert left == claims
+    assert "persistentvolumeclaim" in bare.notes.lower()
+    for kind in ("clusterrole", "clusterrolebinding"):
+        selector = f"app.kubernetes.io/instance={bare.name},app.kubernetes.io/name=roomwright"
+        assert not (await bare.cluster.get(kind, "-l", selector))["items"]
