@@ -25,7 +25,7 @@ from sfu.core.renewal import Renewal
 from sfu.ids import StageIds
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
-from sfu.runner import StageMachine, Surroundings
+from sfu.runner import NodeLimits, StageMachine, Surroundings
 from tests.support.stages import FakeStage
 
 AUTH = rpc.RpcAuth(None)
@@ -69,6 +69,8 @@ async def running_node(
     link_grace_s: float = 20.0,
     settings: room.RoomSettings | None = None,
     lapses: bool = False,
+    limits: NodeLimits | None = None,
+    tracks: Callable[[], int] = lambda: 0,
 ) -> AsyncIterator[TestNode]:
     """A node that serves until the block ends; its leases last unless told that they may lapse."""
     witness, stages = Witness(), list[FakeStage]()
@@ -95,6 +97,8 @@ async def running_node(
             room_settings=settings or room.RoomSettings(),
             metrics=metrics,
             link_grace_s=link_grace_s,
+            limits=limits or NodeLimits(),
+            tracks=tracks,
         )
     )
     record = placement_pb2.NodeRecord(node_id=node_id)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from collections.abc import Mapping
 from functools import partial
+
+import structlog
 
 from chassis.chassis import Chassis
 from chassis.errors import SettingsError
@@ -22,14 +23,17 @@ from sfu.core.renewal import Renewal
 from sfu.core.room import RoomSettings
 from sfu.core.stage import Stage
 from sfu.ids import StageIds
+from sfu.load import CpuLoad, system_load, usable_cores
 from sfu.media import EngineAdapter, engine_config
 from sfu.media_metrics import CountedMedia
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
-from sfu.runner import StageMachine, Surroundings
+from sfu.runner import NodeLimits, StageMachine, Surroundings
 from sfu.settings import SfuSettings
 
 FLUSH_S = 1.0
+DRAIN_REPORT_S = 10.0
+log = structlog.get_logger(__name__)
 WILDCARDS = ("0.0.0.0", "[::]")
 
 
@@ -60,6 +64,13 @@ class SfuApp(ServiceApp):
             partial(chassis.kv, NODES), self.record, metrics, chassis.clock, node.renewed
         )
         service = NodeService(node, streams, self.record, chassis.clock)
+        self._cpu = CpuLoad(usable_cores())
+        self._clock = chassis.clock
+        self._drain_ends_at: float | None = None
+        metrics.draining.read_by(lambda: float(node.is_draining))
+        metrics.frozen.read_by(lambda: float(node.is_frozen))
+        chassis.health.tell("draining", self._drain_line)
+        chassis.health.tell("leases", lambda: "not renewed" if node.is_frozen else "renewed")
         super().__init__(
             "sfu",
             chassis,
@@ -71,26 +82,41 @@ class SfuApp(ServiceApp):
 
     def record(self) -> placement_pb2.NodeRecord:
         """What placement is told of this node."""
+        settings, traffic = self._settings, self.engine.traffic(self._clock.now())
         return placement_pb2.NodeRecord(
             schema=NODE_SCHEMA,
-            node_id=self._settings.node_id,
+            node_id=settings.node_id,
             address=self.grpc_address,
-            region=self._settings.region,
+            region=settings.region,
             draining=self.node.is_draining,
             rooms=self.node.rooms,
             participants=self.node.participants,
-            participant_limit=self._settings.participant_limit,
-            cpu_load=min(1.0, os.getloadavg()[0] / (os.cpu_count() or 1)),
+            participant_limit=settings.participant_limit,
+            cpu_load=self._cpu.read(),
+            system_load=system_load(),
+            tracks_in=traffic.tracks_in,
+            tracks_out=traffic.tracks_out,
+            bytes_in_per_s=traffic.bytes_in_per_s,
+            bytes_out_per_s=traffic.bytes_out_per_s,
+            track_limit=settings.track_limit,
+            bytes_per_s_limit=settings.bytes_per_s_limit,
+            pod_name=settings.pod_name,
+            kubernetes_node=settings.kubernetes_node,
+            cpu_load_limit=settings.cpu_load_limit,
         )
 
-    async def end_calls(self) -> None:
-        """End every room: everybody in it is told that the server shuts down. May be repeated."""
-        await self.node.close()
+    async def end_calls(self, *, rejoin: bool = False) -> None:
+        """End every room: everybody in it is told that the server shuts down. May be repeated.
+
+        With `rejoin` clients are told to come back at once: to another node.
+        """
+        await self.node.close(rejoin=rejoin)
         await self._streams.finish(FLUSH_S)
 
     async def close(self) -> None:
         """Tell everybody, let it reach them, then stop serving."""
-        await self.end_calls()
+        # Who is still here after a drain has other nodes to go to: that is what a drain is for.
+        await self.end_calls(rejoin=self._drain_ends_at is not None)
         await asyncio.gather(
             self._leases.close(FLUSH_S),
             self._events.flush(FLUSH_S),
@@ -100,9 +126,32 @@ class SfuApp(ServiceApp):
         self.engine.close()
 
     async def _drain_rooms(self) -> None:
+        """Until nobody is here, telling how it goes; whoever calls this sets its limit."""
+        self._drain_ends_at = self._clock.now() + self._settings.drain_timeout_s
         self.node.is_draining = True
         self._heartbeat.beat()
-        await self.node.drain()
+        emptying = asyncio.create_task(self.node.drain())
+        try:
+            while True:
+                log.info(
+                    "draining",
+                    rooms=self.node.rooms,
+                    participants=self.node.participants,
+                    seconds_left=round(self._drain_ends_at - self._clock.now()),
+                )
+                done, _ = await asyncio.wait({emptying}, timeout=DRAIN_REPORT_S)
+                if done:
+                    log.info("drained", rooms=self.node.rooms)
+                    return
+        finally:
+            emptying.cancel()
+
+    def _drain_line(self) -> str:
+        if self._drain_ends_at is None:
+            return "no"
+        seconds = max(0, round(self._drain_ends_at - self._clock.now()))
+        node = self.node
+        return f"{node.rooms} rooms, {node.participants} participants, {seconds} s left"
 
     async def _start_engine(self) -> None:
         loop = asyncio.get_running_loop()
@@ -118,6 +167,10 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     events = EventPublisher(chassis.bus, metrics)
     leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
     stage_settings = _stage_settings(settings, engine)
+
+    def tracks() -> int:
+        traffic = engine.traffic(chassis.clock.now())
+        return traffic.tracks_in + traffic.tracks_out
 
     def make_stage(room_name: str, ids: StageIds) -> StageMachine:
         return Stage(room_name, settings.node_id, ids, stage_settings)
@@ -136,6 +189,8 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             room_settings=_room_settings(settings),
             metrics=metrics,
             link_grace_s=settings.link_grace_s,
+            limits=NodeLimits(settings.participant_limit, settings.track_limit),
+            tracks=tracks,
         )
     )
     for rooms in (metrics.rooms, metrics.rooms_now):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import assert_never
 
 import mediacore
@@ -16,6 +17,17 @@ from sfu.core import media_commands as commands
 from sfu.core import media_events as events
 
 STATS_INTERVAL = 5.0  # seconds between loss reports
+TRAFFIC_INTERVAL = 2.0  # seconds, at least, between two readings of what flows
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """What flows through the engine: tracks received and sent on, and their RTP bytes a second."""
+
+    tracks_in: int = 0
+    tracks_out: int = 0
+    bytes_in_per_s: float = 0.0
+    bytes_out_per_s: float = 0.0
 
 
 def engine_config(
@@ -43,6 +55,8 @@ class EngineAdapter:
         self._stats_timer: asyncio.TimerHandle | None = None
         self._on_stats: Callable[[mediacore.Stats], None] = _ignore
         self._received: dict[int, tuple[int, int]] = {}  # track -> (packets, lost)
+        self._traffic = Traffic()
+        self._bytes: tuple[float, dict[int, int], dict[int, int]] | None = None
         self.is_closed = False
 
     def start(
@@ -94,6 +108,25 @@ class EngineAdapter:
         """A snapshot, at most a second old."""
         return self._engine.stats()
 
+    def traffic(self, now: float) -> Traffic:
+        """What flows now, or did a moment ago; `now` is monotonic seconds."""
+        if self._bytes is not None and now - self._bytes[0] < TRAFFIC_INTERVAL:
+            return self._traffic
+        if self.is_closed:
+            return Traffic()
+        stats = self._engine.stats()
+        received = {track.track: track.bytes for track in stats.tracks}
+        sent = {sender.sender: sender.bytes for sender in stats.senders}
+        at, received_before, sent_before = self._bytes or (now, received, sent)
+        self._bytes = (now, received, sent)
+        self._traffic = Traffic(
+            len(received),
+            len(sent),
+            _rate(received, received_before, now - at),
+            _rate(sent, sent_before, now - at),
+        )
+        return self._traffic
+
     def perform(self, command: commands.Command) -> None:
         """Queue one command for the engine; what goes wrong comes back as `Rejected`."""
         if not self.is_closed:
@@ -119,6 +152,12 @@ class EngineAdapter:
         self._received = seen
         for sender in stats.senders:
             self._on_event(events.SenderLoss(sender.sender, sender.fraction_lost))
+
+
+def _rate(now: dict[int, int], before: dict[int, int], seconds: float) -> float:
+    """Bytes a second by what both readings know; what came or went between them is left out."""
+    grown = sum(total - before[number] for number, total in now.items() if number in before)
+    return max(0, grown) / seconds if seconds > 0 else 0.0
 
 
 def translate(event: mediacore.Event) -> events.MediaEvent:  # noqa: C901 - a table

@@ -68,6 +68,12 @@ class SfuMetrics:
         self.participants = metrics.gauge(
             "roomwright_sfu_participants", "Participants on this node"
         )
+        self.draining = metrics.gauge(
+            "roomwright_sfu_draining", "1 while this node takes no new rooms and waits to be empty"
+        )
+        self.frozen = metrics.gauge(
+            "roomwright_sfu_frozen", "1 while this node's leases are not renewed"
+        )
         self.signal_streams = metrics.gauge(
             "roomwright_sfu_signal_streams", "Signaling replicas connected"
         )

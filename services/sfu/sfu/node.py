@@ -59,6 +59,15 @@ class Node:
         """Participants this node works for."""
         return sum(runner.participants for runner in self._runners.values())
 
+    def limit_reached(self) -> str:
+        """Why nobody more can join on this node; "" while there is room."""
+        around = self._around
+        if self.participants >= around.limits.participants:
+            return f"node limit: {self.node_id} takes {around.limits.participants} participants at most"
+        if around.limits.tracks and around.tracks() >= around.limits.tracks:
+            return f"node limit: {self.node_id} takes {around.limits.tracks} tracks at most"
+        return ""
+
     # ------------------------------------------------------------------------------------- sessions
 
     def open_session(self, socket: stage.SocketRef, opened: node_pb2.OpenSession) -> None:
@@ -66,6 +75,10 @@ class Node:
         try:
             claims = node_pb2.Claims.FromString(opened.claims)
             self._require_own(opened.node_id)
+            full = "" if opened.reconnect else self.limit_reached()
+            if full:
+                self._refuse(socket, Unavailable(full).join_status, full, "node_limit")
+                return
             runner = self._runner_for_session(opened, claims)
         except DecodeError:
             self._refuse(socket, 400, "claims cannot be decoded", "malformed")
@@ -289,12 +302,15 @@ class Node:
         while self.participants:  # noqa: ASYNC110 - the count changes deep inside the machines
             await asyncio.sleep(poll_s)
 
-    async def close(self) -> None:
-        """End every room; those in them are told that the server shuts down."""
+    async def close(self, *, rejoin: bool = False) -> None:
+        """End every room; those in them are told that the server shuts down.
+
+        With `rejoin` clients are told to come back at once: to another node.
+        """
         self.is_draining = True
         tasks = list(self._tasks.values())
         for runner in list(self._tasks):
-            runner.post(Stop(lk.SERVER_SHUTDOWN))
+            runner.post(Stop(lk.SERVER_SHUTDOWN, rejoin))
         if tasks:
             await asyncio.wait(tasks, timeout=LINGER_S + 1.0)
         for task in tasks:

@@ -100,6 +100,14 @@ MakeStage = Callable[[str, ids.StageIds], StageMachine]
 
 
 @dataclass(frozen=True, slots=True)
+class NodeLimits:
+    """What one node takes at most; `tracks` counts in and out together, 0 is no limit."""
+
+    participants: int = 2000
+    tracks: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Surroundings:
     """What every room of a node shares."""
 
@@ -115,6 +123,9 @@ class Surroundings:
     room_settings: room.RoomSettings
     metrics: SfuMetrics
     link_grace_s: float = 20.0
+    limits: NodeLimits = NodeLimits()
+    tracks: Callable[[], int] = lambda: 0
+    """Of all rooms here, in and out, perhaps of some seconds ago."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,9 +194,13 @@ class HomeRefused:
 
 @dataclass(frozen=True, slots=True)
 class Stop:
-    """End the room here, telling everybody the reason (livekit.DisconnectReason)."""
+    """End the room here, telling everybody the reason (livekit.DisconnectReason).
+
+    With `rejoin` they are told to join anew at once, on another node.
+    """
 
     reason: int
+    rejoin: bool = False
 
 
 Item = ForRoom | ForStage | ForLink | LinkUp | HomeRefused | Stop
@@ -389,8 +404,8 @@ class RoomRunner:
                 self._connect(item)
             case HomeRefused(reason):
                 self._leave_home(reason)
-            case Stop(reason):
-                self._stop(reason)
+            case Stop(reason, rejoin):
+                self._stop(reason, rejoin=rejoin)
             case _:
                 assert_never(item)
 
@@ -642,12 +657,12 @@ class RoomRunner:
         if self._ends_at is None:
             self._ends_at = self._around.clock.now() + LINGER_S
 
-    def _stop(self, reason: int) -> None:
+    def _stop(self, reason: int, *, rejoin: bool) -> None:
         if self._room is not None:
-            self._feed_room(room.Closing(reason))
+            self._feed_room(room.Closing(reason, rejoin))
         else:
             action = rtc.LeaveRequest.DISCONNECT
-            if reason == lk.STATE_MISMATCH:
+            if rejoin or reason == lk.STATE_MISMATCH:
                 action = rtc.LeaveRequest.RECONNECT
             end = room_pb2.End(reason=reason, action=action)
             self._feed_stage(stage.OrderArrived(room_pb2.Order(end=end)))

@@ -25,7 +25,18 @@ class SfuSettings(ChassisSettings):
     """Told to clients in place of the bound host (1:1 NAT); needed when that is a wildcard."""
     max_peer_connections: int = Field(default=4096, ge=1)
     participant_limit: int = Field(default=2000, ge=1)
-    """Above this, placement sends no new rooms here."""
+    """Participants of all rooms; joins above this are refused, and placement sends no new rooms."""
+    track_limit: int = Field(default=0, ge=0)
+    """Tracks in and out, counted together as `participant_limit` counts; 0: no limit."""
+    bytes_per_s_limit: float = Field(default=0.0, ge=0)
+    """Media in and out together, above which placement sends no new rooms here; 0: no limit."""
+    cpu_load_limit: float = Field(default=0.0, ge=0, le=1)
+    """Share of the cores the process may use, above which placement sends no new rooms; 0: no limit."""
+
+    pod_name: str = ""
+    """The pod this process runs in; empty outside of Kubernetes."""
+    kubernetes_node: str = ""
+    """The Kubernetes node that pod runs on."""
 
     empty_timeout_s: int = Field(default=300, ge=1)
     """A room nobody ever joined ends after this."""

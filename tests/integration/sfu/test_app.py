@@ -4,7 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import httpx
 import pytest
+import structlog
 from livekit.protocol import models as lk
 from livekit.protocol import rtc
 
@@ -70,7 +72,10 @@ async def response(to: Signaling, session_id: int, kind: str) -> rtc.SignalRespo
 
 
 async def test_a_session_joins_sees_others_and_is_told_of_the_shutdown() -> None:
-    async with running_app() as app, signaling(app.grpc_address) as to:
+    async with (
+        running_app(track_limit=9, pod_name="p-1") as app,
+        signaling(app.grpc_address) as to,
+    ):
         alice = open_session(to, "alice")
         join = (await to.response(alice)).join
         assert join.room.sid == "RM_1"
@@ -93,6 +98,14 @@ async def test_a_session_joins_sees_others_and_is_told_of_the_shutdown() -> None
         assert (record.rooms, record.participants) == (1, 2)
         assert record.address == app.grpc_address
         assert not record.draining
+        assert (record.participant_limit, record.track_limit, record.pod_name) == (2000, 9, "p-1")
+        assert 0 <= record.cpu_load <= 1
+
+        drain = asyncio.create_task(app.drain())
+        async with asyncio.timeout(0.5):  # sooner than the next heartbeat but one
+            while not (await record_of(app)).draining:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        drain.cancel()
 
         closing = asyncio.create_task(app.node.close())
         leave = (await response(to, alice, "leave")).leave
@@ -173,3 +186,30 @@ async def test_settings_that_cannot_work_are_said_precisely(
     chosen = settings(**values)
     with pytest.raises(SettingsError, match=words):
         await build(chosen, memory_chassis(chosen))
+
+
+async def test_a_drain_tells_how_it_goes_and_sends_who_is_left_to_another_node(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("sfu.app.DRAIN_REPORT_S", 0.05)
+    running = running_app(drain_timeout_s=30)
+    app = await running.__aenter__()
+    async with signaling(app.grpc_address) as to:
+        alice = open_session(to, "alice")
+        await to.response(alice)
+        with structlog.testing.capture_logs() as logs:
+            drain = asyncio.create_task(app.drain())
+            await asyncio.sleep(0.2)
+            drain.cancel()
+        told = [line for line in logs if line["event"] == "draining"]
+        assert len(told) >= 3
+        assert (told[0]["rooms"], told[0]["participants"], told[0]["seconds_left"]) == (1, 1, 30)
+        async with httpx.AsyncClient(base_url=f"http://{app.health_address}") as http:
+            ready = await http.get("/readyz?verbose")
+            assert ready.status_code == 200
+            assert "draining: 1 rooms, 1 participants, 30 s left" in ready.text
+            assert "roomwright_sfu_draining 1" in (await http.get("/metrics")).text
+        ending = asyncio.create_task(running.__aexit__(None, None, None))
+        leave = (await response(to, alice, "leave")).leave
+        assert (leave.reason, leave.action) == (lk.SERVER_SHUTDOWN, rtc.LeaveRequest.RECONNECT)
+        await ending

@@ -14,6 +14,7 @@ from chassis import rpc
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from sfu.core import renewal
 from sfu.core.room import FROZEN
+from sfu.runner import NodeLimits
 from tests.support.nodes import AUTH, TestNode, running_node, signaling, until
 
 
@@ -108,3 +109,23 @@ async def test_a_room_that_is_superseded_sends_its_members_away_without_a_word_t
         await until(lambda: a.node.rooms == 0)
         assert a.witness.released == []
         assert "room_finished" not in [event.name for event in a.witness.events]
+
+
+async def test_a_node_at_its_limits_refuses_joins_and_takes_resumes() -> None:
+    tracks = 0
+    limits = NodeLimits(participants=1, tracks=10)
+    async with (
+        running_node("ND_a", limits=limits, tracks=lambda: tracks) as a,
+        signaling(a.address) as to_a,
+    ):
+        tracks = 10
+        frame = await to_a.frame(to_a.open("alice"))
+        assert frame.refused.http_status == 503
+        assert frame.refused.message == "node limit: ND_a takes 10 tracks at most"
+        tracks = 9
+        assert (await to_a.response(to_a.open("alice"))).HasField("join")
+        frame = await to_a.frame(to_a.open("bob"))
+        assert frame.refused.http_status == 503
+        assert frame.refused.message == "node limit: ND_a takes 1 participants at most"
+        to_a.open("alice", reconnect=True)
+        await until(lambda: any(o.HasField("resumed") for o in a.stages[0].orders))

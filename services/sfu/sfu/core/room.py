@@ -68,9 +68,13 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The room ends now; `reason` (livekit.DisconnectReason) is what everybody in it is told."""
+    """The room ends now; `reason` (livekit.DisconnectReason) is what everybody in it is told.
+
+    With `rejoin` they are to join anew at once, on another node.
+    """
 
     reason: int
+    rejoin: bool = False
 
 
 Event = FactArrived | NodeLost | ApiCalled | Frozen | Thawed | Ticked | Closing
@@ -256,8 +260,8 @@ class Room:
                 self._is_frozen = False
             case Ticked():
                 self._on_tick()
-            case Closing(reason):
-                self._close(reason)
+            case Closing(reason, rejoin):
+                self._close(reason, rejoin=rejoin)
             case _:
                 assert_never(event)
         return self._effects
@@ -587,11 +591,11 @@ class Room:
         if expires_at is not None and self._now >= expires_at:
             self._close(lk.ROOM_CLOSED)
 
-    def _close(self, reason: int) -> None:
+    def _close(self, reason: int, *, rejoin: bool = False) -> None:
         if reason == lk.STATE_MISMATCH:
             self._is_superseded = True
         for member in list(self._members.values()):
-            self._end(member, reason)
+            self._end(member, reason, rejoin=rejoin)
         # Nobody is left to be told of the others' departure.
         self._departed, self._changed, self._node_ids = [], {}, {}
         for member in list(self._members.values()):
@@ -613,9 +617,9 @@ class Room:
             case _:
                 pass
 
-    def _end(self, member: Member, reason: int) -> None:
+    def _end(self, member: Member, reason: int, *, rejoin: bool = False) -> None:
         action = rtc.LeaveRequest.DISCONNECT
-        if reason == lk.STATE_MISMATCH:  # the room lives on elsewhere: join it anew
+        if rejoin or reason == lk.STATE_MISMATCH:  # the room lives on elsewhere: join it anew
             action = rtc.LeaveRequest.RECONNECT
         end = room_pb2.End(reason=reason, action=action)
         self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, end=end))
