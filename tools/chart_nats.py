@@ -1,7 +1,7 @@
 """The users and permissions in the chart's NATS configuration, from the one table in `chassis.nats_permissions`.
 
-    python tools/chart_nats.py           # write the file
-    python tools/chart_nats.py --check   # exit 1 when it is not fresh
+python tools/chart_nats.py           # write the file
+python tools/chart_nats.py --check   # exit 1 when it is not fresh
 """
 
 from __future__ import annotations

@@ -152,13 +152,15 @@ def _inherited(
     for service in SERVICES if path[0] in SERVICES else ():
         if (service, *path[1:]) in known:
             return known[(service, *path[1:])]
-    raise ValuesError(f"values.yaml line {line + 1}: {'.'.join(path)} has no comment that says what it is for")
+    raise ValuesError(
+        f"values.yaml line {line + 1}: {'.'.join(path)} has no comment that says what it is for"
+    )
 
 
 def _plain(node: yaml.Node) -> object:
     loader = yaml.SafeLoader("")
     try:
-        return loader.construct_object(node, deep=True)  # type: ignore[no-untyped-call]
+        return loader.construct_object(node, deep=True)
     finally:
         loader.dispose()
 
@@ -182,7 +184,9 @@ def _type_of(value: Value) -> dict[str, Any]:
             return {"type": "string"}
         case dict():
             if not value.children and "additionalProperties" not in value.extra:
-                raise ValuesError(f"{'.'.join(value.path)}: say in @schema what the mapping may hold")
+                raise ValuesError(
+                    f"{'.'.join(value.path)}: say in @schema what the mapping may hold"
+                )
             return {"type": "object", "additionalProperties": False}
         case list():
             if "items" not in value.extra:
@@ -208,7 +212,9 @@ def _rows(value: Value) -> Iterator[str]:
         return
     default = json.dumps(value.default, ensure_ascii=False)
     choices = [str(choice) for choice in value.extra.get("enum", ()) if choice is not None]
-    text = value.text + (f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else "")
+    text = value.text + (
+        f" One of {', '.join(f'`{choice}`' for choice in choices)}." if choices else ""
+    )
     yield f"| `{path}` | `{_cell(default)}` | {_cell(text)} |"
 
 

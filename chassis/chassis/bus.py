@@ -27,6 +27,7 @@ from nats.js import api as jetstream
 
 from chassis import telemetry
 from chassis.errors import BusError, NoResponders, NotConnected, RequestTimedOut
+from chassis.nats_permissions import inbox_prefix
 from chassis.subjects import Stream
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
@@ -327,6 +328,7 @@ class NatsBus:
             user=self._user or None,
             password=self._password or None,
             name=self._name,
+            inbox_prefix=inbox_prefix(self._user),
             allow_reconnect=True,
             max_reconnect_attempts=-1,
             reconnect_time_wait=0.25,  # type: ignore[arg-type]  # it is slept, any number does

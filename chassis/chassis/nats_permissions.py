@@ -64,8 +64,8 @@ def server_users() -> str:
             f"      user: {name}",
             f"      password: $NATS_{name.upper()}_PASSWORD",
             "      permissions: {",
-            f"        publish: [{_quoted(may_publish(name))}]",
-            f"        subscribe: [{_quoted(may_subscribe(name))}]",
+            f"        publish: {_permission(may_publish(name))}",
+            f"        subscribe: {_permission(may_subscribe(name))}",
             "      }",
             "    }",
         ]
@@ -99,5 +99,8 @@ def _read(stream: str) -> Iterator[str]:
     yield f"$JS.FC.{stream}.>"
 
 
-def _quoted(subjects: tuple[str, ...]) -> str:
-    return ", ".join(f'"{subject}"' for subject in subjects)
+def _permission(subjects: tuple[str, ...]) -> str:
+    # An empty list of allowed subjects would allow all of them.
+    if not subjects:
+        return '{ deny: [">"] }'
+    return "[" + ", ".join(f'"{subject}"' for subject in subjects) + "]"

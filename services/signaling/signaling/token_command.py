@@ -57,5 +57,7 @@ def _hours(text: str) -> float:
     except ValueError:
         hours = 0.0
     if not 0 < hours <= 24 * 365:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of hours above 0 and up to 8760")
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not a number of hours above 0 and up to 8760"
+        )
     return hours

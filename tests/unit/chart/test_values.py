@@ -1,0 +1,93 @@
+"""The chart's values: one documented source, and what is made from it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+
+from placement.settings import PlacementSettings
+from sfu.settings import SfuSettings
+from signaling.settings import SignalingSettings
+from tools import chart_nats
+from tools.chart_values import SOURCE, ValuesError, read, schema, stale
+
+NOT_YET = {
+    *("joins_per_second_per_address", "joins_burst_per_address", "trusted_proxies"),
+    *("api_calls_per_second_per_key", "api_burst_per_key"),
+    *("node_sort_by", "node_algorithm", "node_strategy", "node_selector", "regions"),
+    *("cpu_load_limit", "system_load_limit", "track_limit", "bytes_per_s_limit"),
+}
+"""Settings that the services are getting now."""
+VALUES = SOURCE.read_text(encoding="utf-8")
+
+
+def check(changes: dict[str, Any]) -> None:
+    jsonschema.Draft7Validator(schema(read(VALUES))).validate(changes)
+
+
+def test_schema_and_page_are_fresh() -> None:
+    assert stale(VALUES) == [], "run `python tools/chart_values.py`"
+
+
+def test_nats_users_are_fresh() -> None:
+    assert chart_nats.TARGET.read_text(encoding="utf-8") == chart_nats.rendered(), (
+        "run `python tools/chart_nats.py`"
+    )
+
+
+def test_changed_source_makes_both_files_stale() -> None:
+    changed = VALUES.replace("# Level of the services' JSON logs.", "# How much the services say.")
+    assert {path.name for path in stale(changed)} == {"values.schema.json", "values.md"}
+
+
+def test_defaults_satisfy_the_schema() -> None:
+    check(yaml.safe_load(VALUES))
+
+
+def test_unknown_key_is_refused_at_every_depth() -> None:
+    for changes in ({"signalling": {}}, {"sfu": {"expose": {"udp": {"prot": 1}}}}):
+        with pytest.raises(jsonschema.ValidationError, match="Additional properties"):
+            check(changes)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"sfu": {"expose": {"type": "nodePort"}}},
+        {"sfu": {"expose": {"udp": {"port": 70000}}}},
+        {"signaling": {"replicas": "2"}},
+        {"secrets": {"keys": {"values": {"key": "short"}}}},
+        {"ipFamilies": []},
+        {"placement": {"settings": {"nodeSortBy": "luck"}}},
+    ],
+)
+def test_value_of_the_wrong_kind_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(jsonschema.ValidationError):
+        check(changes)
+
+
+def test_key_without_documentation_is_an_error_that_names_its_line() -> None:
+    with pytest.raises(ValuesError, match=r"line 3: nats\.port has no comment"):
+        read("# NATS.\nnats:\n  port: 1\n")
+
+
+def test_service_block_inherits_documentation_from_an_earlier_one() -> None:
+    source = "# One.\nsignaling:\n  # Pods.\n  replicas: 2\n# Two.\nsfu:\n  replicas: 1\n"
+    _, sfu = read(source)
+    assert sfu.children[0].text == "Pods."
+
+
+@pytest.mark.parametrize(
+    ("service", "settings"),
+    [("signaling", SignalingSettings), ("placement", PlacementSettings), ("sfu", SfuSettings)],
+)
+def test_every_setting_of_the_chart_is_one_of_the_service(service: str, settings: Any) -> None:
+    names = [_snake(key) for key in yaml.safe_load(VALUES)[service]["settings"]]
+    assert {name for name in names if name not in settings.model_fields} <= NOT_YET
+
+
+def _snake(key: str) -> str:
+    return "".join(f"_{letter.lower()}" if letter.isupper() else letter for letter in key)
