@@ -120,6 +120,15 @@ class Bus(Protocol):
         """Is there a connection now?"""
         ...
 
+    @property
+    def connections(self) -> int:
+        """How many times a connection was made; a change means that something may be missed."""
+        ...
+
+    async def wait_for_reconnection(self, seen: int) -> int:
+        """Wait until `connections` differs from `seen`; returns the new count."""
+        ...
+
     async def publish(
         self,
         subject: str,
@@ -202,11 +211,11 @@ class NatsBus:
 
     @property
     def connections(self) -> int:
-        """How many times a connection was made; a change means that something may be missed."""
+        """See `Bus.connections`."""
         return self._connections
 
     async def wait_for_reconnection(self, seen: int) -> int:
-        """Wait until `connections` differs from `seen`; returns the new count."""
+        """See `Bus.wait_for_reconnection`."""
         while self._connections == seen:
             self._changed.clear()
             await self._changed.wait()
@@ -363,10 +372,25 @@ class MemoryBus:
 
     def __init__(self) -> None:
         self.connected = True
+        self.connections = 1
+        self._reconnected = asyncio.Event()
         self._subscriptions: dict[int, tuple[str, str | None, Subscription]] = {}
         self._streams: dict[str, _MemoryStream] = {}
         self._numbers = itertools.count(1)
         self._turn = itertools.count()
+
+    def reconnect(self) -> None:
+        """Act the end of an outage."""
+        self.connected = True
+        self.connections += 1
+        self._reconnected.set()
+
+    async def wait_for_reconnection(self, seen: int) -> int:
+        """See `Bus.wait_for_reconnection`."""
+        while self.connections == seen:
+            self._reconnected.clear()
+            await self._reconnected.wait()
+        return self.connections
 
     async def publish(
         self,

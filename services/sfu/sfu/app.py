@@ -75,7 +75,12 @@ class SfuApp(ServiceApp):
             "sfu",
             chassis,
             grpc=[partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)],
-            tasks=[self._heartbeat.run, node.watch_leases, events.run],
+            tasks=[
+                self._heartbeat.run,
+                node.watch_leases,
+                partial(leases.keep_reclaimed, chassis.bus, self._held_leases, self._superseded),
+                events.run,
+            ],
             before=[self._start_engine],
             drain=self._drain_rooms,
         )
@@ -152,6 +157,21 @@ class SfuApp(ServiceApp):
         seconds = max(0, round(self._drain_ends_at - self._clock.now()))
         node = self.node
         return f"{node.rooms} rooms, {node.participants} participants, {seconds} s left"
+
+    def _held_leases(self) -> list[placement_pb2.Lease]:
+        return [
+            placement_pb2.Lease(
+                room_name=lease.room_name,
+                room_sid=lease.room_sid,
+                node_id=self.node.node_id,
+                node_address=self.grpc_address,
+                epoch=lease.epoch,
+            )
+            for lease in self.node.leases()
+        ]
+
+    def _superseded(self, lease: placement_pb2.Lease) -> None:
+        self.node.supersede(lease.room_name, lease.epoch)
 
     async def _start_engine(self) -> None:
         loop = asyncio.get_running_loop()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Literal, Protocol
 
@@ -31,6 +31,7 @@ RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 2.0
 HEARTBEAT_S = 1.0
 RELEASE_ATTEMPTS = 30
+RECLAIM_S = 30.0
 NODE_SCHEMA = 1
 SPOOL_EVENTS = 100_000
 
@@ -164,7 +165,7 @@ class Heartbeat:
 
 
 class PlacementLeases:
-    """Gives leases back to placement, with retries; without an address it does nothing."""
+    """What the node tells placement of its leases; without an address it does nothing."""
 
     def __init__(self, address: str, node_id: str, auth: rpc.RpcAuth) -> None:
         self._node_id = node_id
@@ -178,6 +179,41 @@ class PlacementLeases:
         task = asyncio.create_task(self._release(self._channel, room_name, epoch))
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+    async def keep_reclaimed(
+        self,
+        bus: Bus,
+        leases: Callable[[], Sequence[placement_pb2.Lease]],
+        superseded: Callable[[placement_pb2.Lease], None],
+    ) -> None:
+        """Tell placement which rooms are here, regularly and when NATS is back; until canceled.
+
+        A store that lost them gets them back; `superseded` is told of those that are another's.
+        """
+        if self._channel is None:
+            return
+        stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
+        connection = bus.connections
+        delay = RECLAIM_S
+        while True:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(delay):
+                    connection = await bus.wait_for_reconnection(connection)
+            delay = RECLAIM_S
+            held = leases()
+            if not held:
+                continue
+            request = placement_pb2.ReclaimRoomsRequest(
+                node_id=self._node_id, node_address=held[0].node_address, leases=held
+            )
+            try:
+                answer = await stub.ReclaimRooms(request)
+            except ServiceError as error:
+                log.info("rooms not reclaimed yet", rooms=len(held), error=error.message)
+                delay = RETRY_LAST_S
+                continue
+            for lease in answer.superseded:
+                superseded(lease)
 
     async def close(self, grace_s: float = 1.0) -> None:
         """Let releases under way end, for a moment."""

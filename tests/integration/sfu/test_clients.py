@@ -162,3 +162,51 @@ async def test_a_lease_is_given_back_with_retries_and_a_stale_one_is_forgotten()
     await server.stop()
     told = [(call.room_name, call.node_id, call.epoch) for call in placement.calls]
     assert told == [("r", "ND_a", 5), ("r", "ND_a", 5), ("old", "ND_a", 4)]
+
+
+class ForgetfulPlacement(placement_pb2_grpc.PlacementServiceServicer):
+    """Away at first; then it says that "s" is another node's."""
+
+    def __init__(self) -> None:
+        self.calls: list[placement_pb2.ReclaimRoomsRequest] = []
+
+    async def ReclaimRooms(
+        self, request: placement_pb2.ReclaimRoomsRequest, context: object
+    ) -> placement_pb2.ReclaimRoomsResponse:
+        self.calls.append(request)
+        if len(self.calls) == 1:
+            raise Unavailable("not yet")
+        newer = placement_pb2.Lease(room_name="s", node_id="ND_b", epoch=9)
+        return placement_pb2.ReclaimRoomsResponse(superseded=[newer])
+
+
+async def test_rooms_are_reclaimed_when_nats_is_back_and_what_is_another_s_is_told() -> None:
+    placement = ForgetfulPlacement()  # type: ignore[abstract]
+    register = partial(placement_pb2_grpc.add_PlacementServiceServicer_to_server, placement)
+    server = rpc.make_server("127.0.0.1:0", register, auth=AUTH)
+    await server.start()
+    leases = PlacementLeases(server.address, "ND_a", AUTH)
+    bus = MemoryBus()
+    held: list[placement_pb2.Lease] = []
+    lost: list[placement_pb2.Lease] = []
+    reclaiming = asyncio.create_task(leases.keep_reclaimed(bus, lambda: held, lost.append))
+    try:
+        await asyncio.sleep(0)
+        bus.reconnect()  # with nothing to say, nothing is said
+        await asyncio.sleep(0.05)
+        assert placement.calls == []
+        for number, name in enumerate(("r", "s")):
+            held.append(
+                placement_pb2.Lease(
+                    room_name=name, node_id="ND_a", node_address="a:1", epoch=5 + number
+                )
+            )
+        bus.reconnect()
+        await until(lambda: bool(lost))
+    finally:
+        reclaiming.cancel()
+        await leases.close(1.0)
+        await server.stop()
+    assert [call.node_address for call in placement.calls] == ["a:1", "a:1"]
+    assert list(placement.calls[-1].leases) == held
+    assert [(lease.room_name, lease.epoch) for lease in lost] == [("s", 9)]
