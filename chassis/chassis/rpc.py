@@ -214,7 +214,7 @@ class _Guard:
         async def run(request: Any, context: grpc.aio.ServicerContext[Any, Any]) -> Any:
             await self._admit(context)
             try:
-                with telemetry.span(self.method, self._parent()):
+                with telemetry.span(self.method.rpartition(".")[2], self._parent()):
                     return await behavior(request, context)
             except ServiceError as error:
                 await _abort(context, error)

@@ -113,16 +113,23 @@ def leave_trace() -> None:
     contexts.attach(Context())
 
 
+def begin_trace(name: str, **attributes: Attribute) -> trace.Span:
+    """Begin a trace, whatever came before; `attributes` never hold tokens or join requests.
+
+    The caller ends its first span by `end()`.
+    """
+    tracer = _tracer.get()
+    if tracer is not None:
+        return tracer.start_span(name, Context(), attributes=attributes)
+    return NonRecordingSpan(
+        SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
+    )
+
+
 @contextmanager
 def trace_from_here(name: str, **attributes: Attribute) -> Iterator[trace.Span]:
-    """Begin a trace, whatever came before; `attributes` never hold tokens or join requests."""
-    tracer = _tracer.get()
-    if tracer is None:
-        made: trace.Span = NonRecordingSpan(
-            SpanContext(_IDS.generate_trace_id(), _IDS.generate_span_id(), is_remote=False)
-        )
-    else:
-        made = tracer.start_span(name, Context(), attributes=attributes)
+    """Run a block within a trace that begins with it."""
+    made = begin_trace(name, **attributes)
     with _within(made, trace.set_span_in_context(made, Context())):
         yield made
 
@@ -154,6 +161,11 @@ def begin_span(name: str, parent: Context | None, **attributes: Attribute) -> tr
 def context_of(made: trace.Span) -> Context:
     """The trace context below a span."""
     return trace.set_span_in_context(made, Context())
+
+
+def annotate(**attributes: Attribute) -> None:
+    """Add to the current step."""
+    trace.get_current_span().set_attributes(attributes)
 
 
 def fail(made: trace.Span, why: str) -> None:

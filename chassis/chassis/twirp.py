@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -18,6 +19,7 @@ from google.protobuf import json_format
 from google.protobuf.message import DecodeError, EncodeError, Message
 from starlette.requests import ClientDisconnect
 
+from chassis import telemetry
 from chassis.errors import (
     BadRoute,
     ChassisError,
@@ -50,18 +52,25 @@ class TwirpContext:
     timeout_s: float | None
 
 
+Called = Callable[[str, str, str, float], None]
+"""Told of every call that reached its method: service, method, Twirp code ("" for success), seconds."""
+
+
 class BodyTooLarge(ChassisError):
     """A request body is over `MAX_BODY_BYTES`."""
 
 
 def twirp_router(
-    services: Mapping[str, Methods], call: Call, authenticate: Authenticate
+    services: Mapping[str, Methods],
+    call: Call,
+    authenticate: Authenticate,
+    called: Called | None = None,
 ) -> APIRouter:
     """A router for these services; anything else under /twirp is a plain 404."""
     router = APIRouter()
     router.add_api_route(
         "/twirp/{service}/{method}",
-        _Front(services, call, authenticate).handle,
+        _Front(services, call, authenticate, called).handle,
         methods=_ALL_METHODS,
         include_in_schema=False,
     )
@@ -72,8 +81,13 @@ class _Front:
     """Answers the requests of one router."""
 
     def __init__(
-        self, services: Mapping[str, Methods], call: Call, authenticate: Authenticate
+        self,
+        services: Mapping[str, Methods],
+        call: Call,
+        authenticate: Authenticate,
+        called: Called | None,
     ) -> None:
+        self._called = called
         self._services = services
         self._call = call
         self._authenticate = authenticate
@@ -100,10 +114,24 @@ class _Front:
                 client_address=request.client.host if request.client else "",
                 timeout_s=_timeout_s(request),
             )
-            response = await self._perform(context, service, method, message)
+            response = await self._traced(context, service, method, message)
             return Response(_encoded(response, content_type), media_type=content_type)
         except ServiceError as error:
             return error_response(error)
+
+    async def _traced(
+        self, context: TwirpContext, service: str, method: str, message: Message
+    ) -> Message:
+        began, code = time.perf_counter(), ""
+        try:
+            with telemetry.trace_from_here("signaling.api", service=service, method=method):
+                return await self._perform(context, service, method, message)
+        except ServiceError as error:
+            code = error.code.value
+            raise
+        finally:
+            if self._called is not None:
+                self._called(service, method, code, time.perf_counter() - began)
 
     async def _perform(
         self, context: TwirpContext, service: str, method: str, message: Message

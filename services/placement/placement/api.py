@@ -6,11 +6,16 @@ import asyncio
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+import structlog
+
+from chassis import telemetry
 from chassis.errors import InvalidArgument, Unavailable
 from chassis.ids import NodeId, RoomName
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from placement.clients import to_message
 from placement.runner import Rooms
+
+log = structlog.get_logger(__name__)
 
 MAX_NAME_BYTES = 256
 """Room names are any UTF-8 text up to this length (LiveKit signal protocol)."""
@@ -47,9 +52,16 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
         name = _checked(request.room_name)
         await self._know_the_nodes()
         assignment = await self._rooms.assign(name, create=request.create, region=request.region)
-        return placement_pb2.AssignRoomResponse(
-            lease=to_message(assignment.lease), created=assignment.created
+        lease = assignment.lease
+        telemetry.annotate(room=name, node=lease.node_id, epoch=lease.epoch)
+        log.info(
+            "room has its home",
+            room=name,
+            node=lease.node_id,
+            epoch=lease.epoch,
+            created=assignment.created,
         )
+        return placement_pb2.AssignRoomResponse(lease=to_message(lease), created=assignment.created)
 
     async def FindRoom(
         self, request: placement_pb2.FindRoomRequest, context: Any

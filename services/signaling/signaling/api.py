@@ -10,7 +10,7 @@ from starlette.datastructures import Headers, QueryParams
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
-from chassis import tokens
+from chassis import telemetry, tokens
 from chassis.clock import Clock
 from chassis.errors import NotFound, ServiceError, TokenError
 from chassis.tokens import Grants
@@ -21,6 +21,7 @@ from signaling.core.frames import Response as SignalResponse
 from signaling.core.join import Join, JoinRefused, parse_join
 from signaling.core.leave import join_anew
 from signaling.core.session import SignalSocket
+from signaling.join_watch import JoinWatch
 from signaling.metrics import SignalingMetrics
 from signaling.runner import Opening, SocketRunner, deny
 
@@ -88,13 +89,23 @@ class RtcApi:
         return join, grants
 
     async def _serve(self, websocket: WebSocket, *, v1: bool) -> None:
+        watch = JoinWatch(self.clock, self.metrics, "/rtc/v1" if v1 else "/rtc")
+        with telemetry.under(watch.context):
+            try:
+                await self._serve_watched(websocket, watch, v1=v1)
+            finally:
+                watch.gone()
+
+    async def _serve_watched(self, websocket: WebSocket, watch: JoinWatch, *, v1: bool) -> None:
         try:
             join, grants = await self._check(websocket.query_params, websocket.headers, v1=v1)
         except JoinRefused as refused:
             self.metrics.joins_refused.add(1, str(refused.status))
+            watch.refused(refused.status)
             log.info("join refused", status=refused.status, reason=refused.text)
             await deny(websocket, refused.status, refused.text)
             return
+        watch.room_known(join.room_name, is_resume=join.request.reconnect)
         # A resume makes no room: one that is gone is answered, not made anew empty.
         create = self._may_create(grants) and not join.request.reconnect
         client = websocket.client
@@ -108,6 +119,7 @@ class RtcApi:
             participant_sid=join.request.participant_sid,
             reconnect_reason=join.request.reconnect_reason,
             client_address=client.host if client is not None else "",
+            traceparent=telemetry.traceparent(),
         )
 
         async def find_opening(doubted_epoch: int) -> Opening:
@@ -130,7 +142,7 @@ class RtcApi:
             join_anew=SignalResponse.of(join_anew(join.request.client_info.protocol)),
             reconnect=join.request.reconnect,
         )
-        runner = SocketRunner(websocket, machine, find_opening, self.clock, self.metrics)
+        runner = SocketRunner(websocket, machine, find_opening, self.clock, self.metrics, watch)
         self.sockets.add(runner)
         try:
             await runner.run()

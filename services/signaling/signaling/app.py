@@ -22,14 +22,16 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     """Wire one replica. Sockets hold no state: closing them is the whole drain, clients resume elsewhere."""
     placement = PlacementClient(settings.placement_address, chassis.auth)
     nodes = NodeClients(chassis.auth, placement, chassis.clock)
+    metrics = SignalingMetrics(chassis.metrics)
     rtc_api = RtcApi(
         keys=settings.api_keys,
         placement=placement,
         nodes=nodes,
         clock=chassis.clock,
-        metrics=SignalingMetrics(chassis.metrics),
+        metrics=metrics,
         auto_create=settings.auto_create,
     )
+    metrics.sockets.read_by(lambda: len(rtc_api.sockets))
     room_api = RoomApi(placement, nodes)
     services = {
         service: {name: (method.request, method.response) for name, method in methods.items()}
@@ -39,7 +41,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     def authenticate(request: Request) -> Grants | None:
         return rtc_api.authenticate(request.query_params, request.headers)
 
-    twirp = twirp_router(services, room_api.call, authenticate)
+    twirp = twirp_router(services, room_api.call, authenticate, metrics.api_called)
     web = make_app([rtc_api.router(), twirp], settings.web_directory)
     server = WebServer(web, settings.http_addresses, **SERVER_OPTIONS)
     return ServiceApp(

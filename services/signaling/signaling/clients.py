@@ -7,7 +7,7 @@ from typing import Any, TypeVar, assert_never
 
 import structlog
 
-from chassis import rpc
+from chassis import rpc, telemetry
 from chassis.clock import Clock
 from chassis.errors import NotFound, ServiceError, Unimplemented, Unreachable
 from contracts.node.v1 import node_pb2, node_pb2_grpc
@@ -116,6 +116,7 @@ async def _patiently(ask: Callable[[], Awaitable[T]]) -> T:
 class _Session:
     room: RoomAt
     on_event: OnEvent
+    on_opened: Callable[[str], None]
 
 
 class NodeClient:
@@ -153,11 +154,18 @@ class NodeClient:
         """Has it sessions, sockets that wait for news of them, or calls under way?"""
         return bool(self._sessions or self._searches or self._calls)
 
-    def open(self, request: node_pb2.OpenSession, on_event: OnEvent) -> int:
+    def open(
+        self,
+        request: node_pb2.OpenSession,
+        on_event: OnEvent,
+        on_opened: Callable[[str], None],
+    ) -> int:
         """Begin a session on this node; what the node answers comes as events."""
         session_id = self._next_session
         self._next_session += 1
-        self._sessions[session_id] = _Session(RoomAt(request.room_name, request.epoch), on_event)
+        self._sessions[session_id] = _Session(
+            RoomAt(request.room_name, request.epoch), on_event, on_opened
+        )
         self.used_at = self._clock.now()
         self._put(node_pb2.SignalRequestFrame(session_id=session_id, open=request))
         if self._task is None or self._task.done():
@@ -223,6 +231,7 @@ class NodeClient:
             yield node_pb2.SignalStreamRequest(frames=frames)
 
     async def _run(self) -> None:
+        telemetry.leave_trace()  # of the first session
         try:
             with rpc.service_errors():
                 async for response in self._stub.SignalStream(self._outgoing()):
@@ -254,12 +263,21 @@ class NodeClient:
     def _deliver(self, response: node_pb2.SignalResponseFrame) -> None:
         event = _event(response)
         if event is None:
+            self._deliver_opened(response)
             return
         sessions = self._sessions
         for session_id in response.session_ids:
             session = sessions.get(session_id)
             if session is not None:
                 session.on_event(event)
+
+    def _deliver_opened(self, response: node_pb2.SignalResponseFrame) -> None:
+        if response.WhichOneof("message") != "opened":
+            return  # a newer node's message
+        for session_id in response.session_ids:
+            session = self._sessions.get(session_id)
+            if session is not None:
+                session.on_opened(response.opened.participant_sid)
 
 
 class _Search:

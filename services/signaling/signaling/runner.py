@@ -13,6 +13,7 @@ import structlog
 from starlette.responses import PlainTextResponse
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from chassis import telemetry
 from chassis.clock import Clock
 from chassis.errors import NotFound, ServiceError
 from contracts.node.v1 import node_pb2
@@ -36,6 +37,7 @@ from signaling.core.session import (
     Write,
     Written,
 )
+from signaling.join_watch import JoinWatch
 from signaling.metrics import SignalingMetrics
 from signaling.wire import Wire
 
@@ -50,8 +52,16 @@ Cause = node_pb2.SocketClosed.Cause
 class NodeStream(Protocol):
     """A stream to one node, as a socket uses it."""
 
-    def open(self, request: node_pb2.OpenSession, on_event: Callable[[Event], None]) -> int:
-        """Begin a session; its responses come as events. Returns its id on this stream."""
+    def open(
+        self,
+        request: node_pb2.OpenSession,
+        on_event: Callable[[Event], None],
+        on_opened: Callable[[str], None],
+    ) -> int:
+        """Begin a session; its responses come as events. Returns its id on this stream.
+
+        `on_opened` learns the participant's sid, once.
+        """
 
     async def send(self, session_id: int, request: bytes) -> None:
         """Pass one SignalRequest on; waits while the node takes none."""
@@ -82,8 +92,12 @@ class SocketRunner:
         find_opening: FindOpening,
         clock: Clock,
         metrics: SignalingMetrics,
+        watch: JoinWatch,
     ) -> None:
         self._websocket = websocket
+        self._watch = watch
+        self._participant_sid = ""
+        self._room_name = ""
         self._wire = Wire.of(websocket)
         self._machine = machine
         self._find_opening = find_opening
@@ -118,6 +132,9 @@ class SocketRunner:
             self._wire.on_writable = None
             self._end_session()
             self._disarm()
+            self._watch.gone()
+            cause = Cause.Name(self._cause).removeprefix("CAUSE_").lower()
+            log.info("socket over", participant=self._participant_sid, cause=cause)
 
     def _opened(self, opener: asyncio.Task[None]) -> None:
         error = None if opener.cancelled() else opener.exception()
@@ -145,10 +162,11 @@ class SocketRunner:
                 case Write():
                     if not self._accepted:
                         self._unwritten = effect
-                    elif self._wire.write(self._codec.encode(effect.response)):
+                        continue
+                    self._metrics.messages_out += 1
+                    if self._wire.write(self._codec.encode(effect.response)):
                         return self._machine.handle(_WRITTEN, now)
-                    else:
-                        self._is_full = True
+                    self._is_full = True
                 case Close(code):
                     if code == TOO_SLOW:
                         self._cause = Cause.CAUSE_TOO_SLOW
@@ -191,6 +209,8 @@ class SocketRunner:
                 case Accept():
                     await self._websocket.accept()
                     self._metrics.sockets_accepted.add()
+                    self._metrics.messages_out += 1
+                    self._watch.accepted()
                     self._accepted = True
                     self._wire.on_writable = self._writable
                     assert self._unwritten is not None  # Accept comes with the first response
@@ -200,6 +220,7 @@ class SocketRunner:
                         self._is_full = True
                     return
                 case Deny(http_status, message):
+                    self._watch.refused(http_status)
                     await deny(self._websocket, http_status, message)
                     return
 
@@ -213,7 +234,16 @@ class SocketRunner:
             return
         self._on_event(HomeFound(opening.request.epoch))
         self._stream = opening.stream
-        self._session_id = opening.stream.open(opening.request, self._on_event)
+        self._room_name = opening.request.room_name
+        self._session_id = opening.stream.open(
+            opening.request, self._on_event, self._session_opened
+        )
+
+    def _session_opened(self, participant_sid: str) -> None:
+        self._participant_sid = participant_sid
+        self._watch.session_opened(participant_sid)
+        with telemetry.under(self._watch.context):
+            log.info("session opened", participant=participant_sid, room=self._room_name)
 
     def _end_session(self) -> None:
         stream, self._stream = self._stream, None
@@ -242,6 +272,7 @@ class SocketRunner:
                 self._metrics.bad_frames.add()
                 self._wire.end(NORMAL)
                 return
+            self._metrics.messages_in += 1
             await self._wait_for_allowance()
             if self._stream is not None:
                 await self._stream.send(self._session_id, request)
