@@ -15,8 +15,10 @@ from chassis.subjects import NODES
 from chassis.tokens import sign_claims
 from contracts.node.v1 import node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
+from sfu.addresses import discover
 from sfu.api import NodeService, SignalStreams
 from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
+from sfu.core.advertising import Advertised
 from sfu.core.effects import StageSettings
 from sfu.core.profile import ProfileLimits
 from sfu.core.renewal import Renewal
@@ -34,7 +36,6 @@ from sfu.settings import SfuSettings
 FLUSH_S = 1.0
 DRAIN_REPORT_S = 10.0
 log = structlog.get_logger(__name__)
-WILDCARDS = ("0.0.0.0", "[::]")
 
 
 class SfuApp(ServiceApp):
@@ -181,7 +182,7 @@ class SfuApp(ServiceApp):
 async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     """Wire one node: its ports are taken now, and served after `start`."""
     metrics = SfuMetrics(chassis.metrics)
-    engine = _engine(settings)
+    engine = _engine(settings, await discover(settings, chassis.auth))
     media = CountedMedia(engine, metrics)
     streams = SignalStreams(metrics)
     events = EventPublisher(chassis.bus, metrics)
@@ -236,19 +237,15 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
         raise
 
 
-def _engine(settings: SfuSettings) -> EngineAdapter:
-    for address in (*settings.udp_addresses, *settings.tcp_addresses):
-        if address.rpartition(":")[0] in WILDCARDS and not settings.node_ip:
-            raise SettingsError(f"{address} is a wildcard: set node_ip to what clients can reach")
-    config = engine_config(
-        settings.udp_addresses,
-        settings.tcp_addresses,
-        advertised_ip=settings.node_ip,
-        max_peer_connections=settings.max_peer_connections,
-    )
+def _engine(settings: SfuSettings, advertised: Advertised) -> EngineAdapter:
     try:
+        config = engine_config(
+            advertised.bindings(settings.udp_addresses, is_udp=True),
+            advertised.bindings(settings.tcp_addresses, is_udp=False),
+            max_peer_connections=settings.max_peer_connections,
+        )
         return EngineAdapter(config)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise SettingsError(f"cannot open a media port: {error}") from None
 
 

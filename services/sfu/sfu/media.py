@@ -30,17 +30,17 @@ class Traffic:
     bytes_out_per_s: float = 0.0
 
 
+Socket = tuple[str, str | None]
+"""`host:port` to open, and what clients are told in its place: an IP address, `host:port`, or nothing."""
+
+
 def engine_config(
-    udp_addresses: Sequence[str],
-    tcp_addresses: Sequence[str],
-    *,
-    advertised_ip: str,
-    max_peer_connections: int,
+    udp: Sequence[Socket], tcp: Sequence[Socket], *, max_peer_connections: int
 ) -> mediacore.EngineConfig:
-    """Sockets at `host:port` each; clients are told `advertised_ip`, or the bound host if empty."""
+    """The engine's sockets; ValueError names an address that is none."""
     return mediacore.EngineConfig(
-        udp=[mediacore.Binding(address, advertised_ip or None) for address in udp_addresses],
-        tcp=[mediacore.Binding(address, advertised_ip or None) for address in tcp_addresses],
+        udp=[mediacore.Binding(*socket) for socket in udp],
+        tcp=[mediacore.Binding(*socket) for socket in tcp],
         max_peer_connections=max_peer_connections,
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
@@ -22,7 +24,18 @@ class SfuSettings(ChassisSettings):
     tcp_addresses: tuple[str, ...] = ("127.0.0.1:7881",)
     """host:port of each ICE-TCP listener (RFC 6544)."""
     node_ip: str = ""
-    """Told to clients in place of the bound host (1:1 NAT); needed when that is a wildcard."""
+    """Told to clients in place of the bound host (1:1 NAT); one IP address, or one of each family
+    separated by a comma. Empty: bound hosts are told, and for wildcards an address is looked for."""
+    expose: Literal["", "hostPort", "hostNetwork", "loadBalancer", "turnOnly"] = ""
+    """How clients reach this pod, which says where to look for its address; empty: not in a pod."""
+    host_ip: str = ""
+    """The machine's own addresses, one of each family at most; told when nothing better is found."""
+    pod_ip: str = ""
+    """The pod's own addresses; told with turnOnly."""
+    stun_servers: tuple[str, ...] = ()
+    """host:port of servers that are asked how they see this machine; none: nobody is asked."""
+    address_timeout_s: float = Field(default=300.0, gt=0)
+    """How long the start waits for placement, and for a load balancer's address."""
     max_peer_connections: int = Field(default=4096, ge=1)
     participant_limit: int = Field(default=2000, ge=1)
     """Participants of all rooms; joins above this are refused, and placement sends no new rooms."""
