@@ -33,7 +33,11 @@ class Chassis:
 @asynccontextmanager
 async def open_chassis(settings: ChassisSettings) -> AsyncIterator[Chassis]:
     """The real one, connected to NATS, or still connecting when NATS is not there."""
-    auth = RpcAuth.of(settings.internal_token, insecure=settings.insecure)
+    auth = RpcAuth.of(
+        settings.internal_token,
+        insecure=settings.insecure,
+        tls_directory=settings.internal_tls_directory,
+    )
     bus = NatsBus(
         settings.nats_url,
         user=settings.nats_user,

@@ -13,6 +13,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 
 import grpc
@@ -25,9 +26,73 @@ from chassis.errors import CODES, Code, ServiceError, SettingsError, Unreachable
 
 DEFAULT_DEADLINE_S: Final = 5.0
 MAX_MESSAGE_BYTES: Final = 16 * 1024 * 1024
+KEEPALIVE_MS: Final = 1_500
+"""How long a connection may be silent before a ping, and how long a ping may stay unanswered: a peer that vanished is
+known after twice that."""
+CONNECTION_AGE_GRACE_MS: Final = 30_000
+TLS_NAME: Final = "roomwright.internal"
+"""The name in every service's certificate."""
 
 AddToServer = Callable[[Any], object]
 """Registers one servicer: `partial(add_XServicer_to_server, servicer)`, or a lambda."""
+
+
+class Tls:
+    """A directory with `ca.crt`, `tls.crt` and `tls.key`, as certificate issuers keep it up to date.
+
+    Both ends show a certificate of that authority, for the name `roomwright.internal` whatever the address. A server
+    takes changed files for its next handshake, a client for its next channel.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._served = self.read()
+
+    def read(self) -> tuple[bytes, bytes, bytes]:
+        """Authority, certificate, key; `SettingsError` names the file that cannot be read."""
+        return (self._file("ca.crt"), self._file("tls.crt"), self._file("tls.key"))
+
+    def server_credentials(self) -> grpc.ServerCredentials:
+        """For a server that asks every client for its certificate."""
+        self._served = self.read()
+        return grpc.dynamic_ssl_server_credentials(
+            _server_certificates(self._served),
+            self._changed,  # type: ignore[arg-type]  # the stubs leave out that None means "no change"
+            require_client_authentication=True,
+        )
+
+    def channel_credentials(self) -> grpc.ChannelCredentials:
+        """For a channel that shows ours."""
+        authority, certificate, key = self.read()
+        return grpc.ssl_channel_credentials(authority, key, certificate)
+
+    def _changed(self) -> grpc.ServerCertificateConfiguration | None:
+        """New certificates, if there are; called before each handshake."""
+        try:
+            found = self.read()
+        except SettingsError as error:
+            # In the middle of being replaced: the old ones serve until the next handshake.
+            log.warning("certificates not read", error=str(error))
+            return None
+        if found == self._served:
+            return None
+        self._served = found
+        return _server_certificates(found)
+
+    def _file(self, name: str) -> bytes:
+        path = self._directory / name
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            raise SettingsError(f"internal_tls_directory: {path}: {error.strerror}") from None
+        if not content.strip():
+            raise SettingsError(f"internal_tls_directory: {path} is empty")
+        return content
+
+
+def _server_certificates(found: tuple[bytes, bytes, bytes]) -> grpc.ServerCertificateConfiguration:
+    authority, certificate, key = found
+    return grpc.ssl_server_certificate_configuration([(key, certificate)], authority)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,18 +100,23 @@ class RpcAuth:
     """How services prove themselves to each other; `token` None means that they need not."""
 
     token: str | None = field(repr=False)
+    tls: Tls | None = None
+    """What encrypts; None: nothing does."""
 
     @staticmethod
-    def of(internal_token: SecretStr, *, insecure: bool) -> RpcAuth:
+    def of(
+        internal_token: SecretStr, *, insecure: bool, tls_directory: Path | None = None
+    ) -> RpcAuth:
         """From settings; without a token only when `insecure` says so."""
+        tls = Tls(tls_directory) if tls_directory is not None else None
         if insecure:
-            return RpcAuth(None)
+            return RpcAuth(None, tls)
         if not internal_token.get_secret_value():
             raise SettingsError(
-                "internal_token is not set: give every service the same secret, "
-                "or set insecure=true on a closed network"
+                "internal_token is not set: give every service the same secret "
+                "(internal_token_file names a file with it), or set insecure=true on a closed network"
             )
-        return RpcAuth(internal_token.get_secret_value())
+        return RpcAuth(internal_token.get_secret_value(), tls)
 
     def accepts(self, metadata: tuple[tuple[str, str | bytes], ...]) -> bool:
         """Does a call with this metadata come from one of us?"""
@@ -75,25 +145,42 @@ class RpcServer:
         await self._server.stop(grace_s)
 
 
-def make_server(address: str, *add: AddToServer, auth: RpcAuth) -> RpcServer:
+def make_server(
+    address: str, *add: AddToServer, auth: RpcAuth, max_connection_age_s: float | None = None
+) -> RpcServer:
     """A server bound to `address` (port 0: any free one) that is not started yet.
 
-    Raises `SettingsError` when the address cannot be bound.
+    Connections older than `max_connection_age_s` are ended between calls, so that clients look up who serves and
+    spread over new replicas. Not for servers with streams that live as long as calls do. Raises `SettingsError` when
+    the address cannot be bound.
     """
+    age_options = (
+        [
+            ("grpc.max_connection_age_ms", int(max_connection_age_s * 1000)),
+            ("grpc.max_connection_age_grace_ms", CONNECTION_AGE_GRACE_MS),
+        ]
+        if max_connection_age_s is not None
+        else []
+    )
     server = grpc.aio.server(
         interceptors=[_ServerEdge(auth)],
         options=[
             *_COMMON_OPTIONS,
             # Without this, two processes could listen on one port and each get half of the calls.
             ("grpc.so_reuseport", 0),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", 5_000),
+            # Our clients ping as often as they need to: no count of how often is too often.
+            ("grpc.http2.min_ping_interval_without_data_ms", KEEPALIVE_MS // 2),
+            ("grpc.http2.max_ping_strikes", 0),
+            *age_options,
         ],
     )
     for register in add:
         register(server)
     try:
-        port = server.add_insecure_port(address)
+        if auth.tls is None:
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, auth.tls.server_credentials())
     except RuntimeError:
         raise SettingsError(f"cannot listen for gRPC on {address}: is the port in use?") from None
     host = address.rpartition(":")[0]
@@ -103,22 +190,32 @@ def make_server(address: str, *add: AddToServer, auth: RpcAuth) -> RpcServer:
 def channel(
     address: str, *, auth: RpcAuth, deadline_s: float = DEFAULT_DEADLINE_S
 ) -> grpc.aio.Channel:
-    """A channel to one service; it connects when first used, and again by itself."""
-    return grpc.aio.insecure_channel(
+    """A channel to one service; it connects when first used, and again by itself.
+
+    An address `dns:///name:port` with several hosts behind it is used in turn, and looked up again when one goes.
+    """
+    options: list[tuple[str, Any]] = [
+        *_COMMON_OPTIONS,
+        ("grpc.lb_policy_name", "round_robin"),
+        ("grpc.enable_retries", 0),
+        ("grpc.dns_min_time_between_resolutions_ms", 1_000),
+        ("grpc.initial_reconnect_backoff_ms", 100),
+        # Also how long one attempt to connect may take.
+        ("grpc.min_reconnect_backoff_ms", 1_000),
+        ("grpc.max_reconnect_backoff_ms", 1_000),
+    ]
+    interceptors: list[grpc.aio.ClientInterceptor] = [
+        _UnaryEdge(auth, deadline_s),
+        _StreamStreamEdge(auth),
+        _UnaryStreamEdge(auth),
+    ]
+    if auth.tls is None:
+        return grpc.aio.insecure_channel(address, options=options, interceptors=interceptors)
+    return grpc.aio.secure_channel(
         address,
-        options=[
-            *_COMMON_OPTIONS,
-            ("grpc.lb_policy_name", "round_robin"),
-            ("grpc.enable_retries", 0),
-            ("grpc.initial_reconnect_backoff_ms", 100),
-            ("grpc.min_reconnect_backoff_ms", 100),
-            ("grpc.max_reconnect_backoff_ms", 2_000),
-        ],
-        interceptors=[
-            _UnaryEdge(auth, deadline_s),
-            _StreamStreamEdge(auth),
-            _UnaryStreamEdge(auth),
-        ],
+        auth.tls.channel_credentials(),
+        options=[*options, ("grpc.ssl_target_name_override", TLS_NAME)],
+        interceptors=interceptors,
     )
 
 
@@ -328,8 +425,11 @@ _LOST_STATUS: Final = "Internal error from Core"
 _COMMON_OPTIONS: Final = [
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
-    ("grpc.keepalive_time_ms", 10_000),
-    ("grpc.keepalive_timeout_ms", 5_000),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_MS),
+    # Measured: without it an unanswered keepalive ping is waited for a minute, whatever its own timeout says.
+    ("grpc.http2.ping_timeout_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_permit_without_calls", 1),
     ("grpc.http2.max_pings_without_data", 0),
 ]
 _CODE_OF_GRPC: Final = {

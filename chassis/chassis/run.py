@@ -66,6 +66,7 @@ class ServiceApp:
         chassis: Chassis,
         *,
         grpc: Sequence[AddToServer] = (),
+        max_connection_age_s: float | None = None,
         web: Sequence[WebServer] = (),
         tasks: Sequence[Callable[[], Awaitable[None]]] = (),
         before: Sequence[Callable[[], Awaitable[None]]] = (),
@@ -83,7 +84,14 @@ class ServiceApp:
         self._health = WebServer(chassis.health.app(chassis.metrics), [settings.health_address])
         self._web = web
         self._server = (
-            rpc.make_server(settings.grpc_address, *grpc, auth=chassis.auth) if grpc else None
+            rpc.make_server(
+                settings.grpc_address,
+                *grpc,
+                auth=chassis.auth,
+                max_connection_age_s=max_connection_age_s,
+            )
+            if grpc
+            else None
         )
 
     @property

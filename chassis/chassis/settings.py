@@ -54,6 +54,21 @@ def _keys(value: Any) -> Any:
         raise ValueError(str(error)) from None
 
 
+def _listed(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("["):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("not a JSON list") from None
+    return [part.strip() for part in value.split(",") if part.strip()]
+
+
+TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
+"""Several texts; in the environment separated by commas, or a JSON list."""
+
+
 class ChassisSettings(BaseSettings):
     """What every service can be told; durations carry their unit in the name."""
 
@@ -74,6 +89,8 @@ class ChassisSettings(BaseSettings):
     """One address, or several separated by commas."""
     nats_user: str = ""
     nats_password: SecretStr = SecretStr("")
+    nats_password_file: Path | None = None
+    """A file that holds the password, in place of `nats_password`."""
     nats_replicas: int = Field(default=1, ge=1, le=5)
     """Copies of each stream and bucket."""
 
@@ -86,6 +103,11 @@ class ChassisSettings(BaseSettings):
 
     internal_token: SecretStr = SecretStr("")
     """Shared by all services: proves to a gRPC server that its caller is one of them."""
+    internal_token_file: Path | None = None
+    """A file that holds the token, in place of `internal_token`."""
+    internal_tls_directory: Path | None = None
+    """A directory with ca.crt, tls.crt and tls.key: gRPC between services is encrypted, and both ends show a
+    certificate of this authority for the name `roomwright.internal`. None: the token is the only proof."""
     insecure: bool = False
     """Let services call each other without `internal_token`. For closed networks only."""
 
@@ -109,15 +131,15 @@ class ChassisSettings(BaseSettings):
 
     @model_validator(mode="before")
     @classmethod
-    def _read_keys_file(cls, values: Any) -> Any:
-        path = values.get("api_keys_file") if isinstance(values, dict) else None
-        if not path:
+    def _read_secret_files(cls, values: Any) -> Any:
+        if not isinstance(values, dict):
             return values
-        try:
-            text = Path(path).read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"API keys file {path}: {error.__class__.__name__}") from None
-        return {**values, "api_keys": text}
+        read = {
+            name: _text_of(path, what)
+            for name, what in _SECRET_FILES.items()
+            if (path := values.get(f"{name}_file"))
+        }
+        return {**values, **read}
 
     @model_validator(mode="after")
     def _refuse_short_secrets(self) -> ChassisSettings:
@@ -130,3 +152,21 @@ class ChassisSettings(BaseSettings):
                     f"{MIN_SECRET_CHARACTERS} characters"
                 )
         return self
+
+
+_SECRET_FILES = {
+    "api_keys": "API keys",
+    "internal_token": "internal token",
+    "nats_password": "NATS password",
+}
+
+
+def _text_of(path: str | Path, what: str) -> str:
+    """A file's text without the space around it; ValueError names the file, never its content."""
+    try:
+        text = Path(path).read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{what} file {path}: {error.__class__.__name__}") from None
+    if not text:
+        raise ValueError(f"{what} file {path} is empty")
+    return text

@@ -44,6 +44,7 @@ async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
         "placement",
         chassis,
         grpc=[partial(add_PlacementServiceServicer_to_server, api)],
+        max_connection_age_s=300.0,  # callers find new replicas, and spread over all, within minutes
         tasks=[
             feed.follow,
             feed.notice_blindness,

@@ -7,7 +7,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ChassisSettings
+from chassis.settings import ChassisSettings, TextList
 from sfu.core.codecs import DEFAULT_ENABLED
 
 
@@ -19,9 +19,9 @@ class SfuSettings(ChassisSettings):
     placement_address: str = "127.0.0.1:7890"
     """Where leases are given back; empty: nowhere."""
 
-    udp_addresses: tuple[str, ...] = ("127.0.0.1:7882",)
+    udp_addresses: TextList = ("127.0.0.1:7882",)
     """host:port of each UDP socket of the media engine; port 0 picks a free one."""
-    tcp_addresses: tuple[str, ...] = ("127.0.0.1:7881",)
+    tcp_addresses: TextList = ("127.0.0.1:7881",)
     """host:port of each ICE-TCP listener (RFC 6544)."""
     node_ip: str = ""
     """Told to clients in place of the bound host (1:1 NAT); one IP address, or one of each family

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ChassisSettings
+from chassis.settings import ChassisSettings, TextList
 
 
 class SignalingSettings(ChassisSettings):
@@ -12,7 +12,7 @@ class SignalingSettings(ChassisSettings):
 
     model_config = SettingsConfigDict(env_prefix="SIGNALING_")
 
-    http_addresses: tuple[str, ...] = ("127.0.0.1:7880",)
+    http_addresses: TextList = ("127.0.0.1:7880",)
     placement_address: str = "127.0.0.1:7890"
     auto_create: bool = True
     web_directory: Path | None = None  # served under /app/ when set

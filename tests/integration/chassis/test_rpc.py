@@ -1,12 +1,15 @@
 """gRPC between services over real loopback connections."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from opentelemetry import trace
 from opentelemetry.sdk.trace import TracerProvider
 from pydantic import SecretStr
@@ -21,6 +24,7 @@ from chassis.errors import (
     Unauthenticated,
     Unavailable,
     Unimplemented,
+    Unreachable,
 )
 from chassis.rpc import RpcAuth
 from contracts.node.v1 import node_pb2, node_pb2_grpc
@@ -56,17 +60,25 @@ class Node(node_pb2_grpc.NodeServiceServicer):
 
 
 @asynccontextmanager
-async def connected(server_auth: RpcAuth = AUTH, client_auth: RpcAuth = AUTH) -> AsyncIterator[Any]:
+async def serving(auth: RpcAuth = AUTH) -> AsyncIterator[str]:
     server = rpc.make_server(
         "127.0.0.1:0",
         partial(placement_pb2_grpc.add_PlacementServiceServicer_to_server, Placement()),  # type: ignore[abstract]
         partial(node_pb2_grpc.add_NodeServiceServicer_to_server, Node()),  # type: ignore[abstract]
-        auth=server_auth,
+        auth=auth,
     )
     await server.start()
-    async with rpc.channel(server.address, auth=client_auth) as channel:
-        yield channel
+    yield server.address
     await server.stop()
+
+
+@asynccontextmanager
+async def connected(server_auth: RpcAuth = AUTH, client_auth: RpcAuth = AUTH) -> AsyncIterator[Any]:
+    async with (
+        serving(server_auth) as address,
+        rpc.channel(address, auth=client_auth) as channel,
+    ):
+        yield channel
 
 
 def find(channel: Any, room: str, **options: Any) -> Any:
@@ -162,3 +174,143 @@ def test_token_is_required_unless_insecure() -> None:
         RpcAuth.of(SecretStr(""), insecure=False)
     assert RpcAuth.of(SecretStr(""), insecure=True).token is None
     assert "hush" not in repr(RpcAuth.of(SecretStr("hush"), insecure=False))
+
+
+def write_certificates(directory: Path, authority: trustme.CA, name: str = rpc.TLS_NAME) -> Path:
+    """What a certificate issuer puts into a pod's directory."""
+    directory.mkdir(exist_ok=True)
+    issued = authority.issue_cert(name)
+    authority.cert_pem.write_to_path(directory / "ca.crt")
+    (directory / "tls.crt").write_bytes(b"".join(part.bytes() for part in issued.cert_chain_pems))
+    issued.private_key_pem.write_to_path(directory / "tls.key")
+    return directory
+
+
+async def test_certificates_of_one_authority_prove_both_ends(tmp_path: Path) -> None:
+    authority, stranger = trustme.CA(), trustme.CA()
+    ours = RpcAuth("shared", rpc.Tls(write_certificates(tmp_path / "ours", authority)))
+    theirs = RpcAuth("shared", rpc.Tls(write_certificates(tmp_path / "theirs", stranger)))
+    other = rpc.Tls(write_certificates(tmp_path / "other", authority, "elsewhere.internal"))
+    async with connected(ours, ours) as channel:
+        assert await find(channel, "r")
+        got: list[int] = []
+        with pytest.raises(Unavailable, match="not here"):
+            await stream(channel, [1], got)
+        assert got == [1]
+    for server, client in (
+        (ours, theirs),
+        (ours, RpcAuth("shared")),
+        (theirs, ours),
+        (RpcAuth("shared", other), ours),
+    ):
+        async with connected(server, client) as channel:
+            with pytest.raises(Unreachable):
+                await find(channel, "r")
+
+
+async def test_a_server_takes_new_certificates_without_a_restart(tmp_path: Path) -> None:
+    directory = write_certificates(tmp_path / "tls", trustme.CA())
+    auth = RpcAuth("shared", rpc.Tls(directory))
+    async with serving(auth) as address:
+        for _ in range(2):
+            async with rpc.channel(address, auth=auth) as channel:
+                assert await find(channel, "r")
+            write_certificates(directory, trustme.CA())
+
+
+def test_a_missing_certificate_file_is_named(tmp_path: Path) -> None:
+    write_certificates(tmp_path, trustme.CA())
+    (tmp_path / "tls.key").unlink()
+    with pytest.raises(SettingsError, match=r"internal_tls_directory: .*tls\.key: No such file"):
+        RpcAuth.of(SecretStr("s"), insecure=False, tls_directory=tmp_path)
+    (tmp_path / "tls.key").write_bytes(b"\n")
+    with pytest.raises(SettingsError, match=r"tls\.key is empty"):
+        RpcAuth.of(SecretStr("s"), insecure=False, tls_directory=tmp_path)
+
+
+@asynccontextmanager
+async def lossy(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
+    """A connection to `address` on which nothing arrives any more once the event is set, and nobody is told."""
+    silent = asyncio.Event()
+    writers: list[asyncio.StreamWriter] = []
+
+    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while data := await reader.read(65536):
+            if not silent.is_set():
+                writer.write(data)
+
+    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        host, _, port = address.rpartition(":")
+        far_reader, far_writer = await asyncio.open_connection(host, int(port))
+        writers.extend((writer, far_writer))
+        with suppress(ConnectionError):
+            await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+
+    server = await asyncio.start_server(connect, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()[:2]
+    yield f"{host}:{port}", silent
+    server.close()
+    for writer in writers:
+        writer.close()
+
+
+async def test_a_peer_that_vanished_is_known_within_seconds() -> None:
+    async with (
+        serving() as server,
+        lossy(server) as (address, silent),
+        rpc.channel(address, auth=AUTH) as through,
+    ):
+        call = node_pb2_grpc.NodeServiceStub(through).SignalStream(endless())
+        responses = aiter(call)
+        assert await anext(responses)
+        silent.set()
+        started = time.monotonic()
+        with pytest.raises(Unreachable), rpc.service_errors():
+            await anext(responses)
+        assert time.monotonic() - started < 4.0
+
+
+async def test_a_call_on_an_unconnected_channel_is_known_not_to_be_done() -> None:
+    async with rpc.channel("127.0.0.1:1", auth=AUTH) as channel:
+        assert not await rpc.connected(channel, 1.0)
+    async with connected() as channel:
+        assert await rpc.connected(channel, 1.0)
+
+
+async def test_several_hosts_behind_one_address_are_used_in_turn_and_around_one_that_goes() -> None:
+    servers = []
+    served = [0, 0]
+
+    class Counting(Placement):
+        def __init__(self, number: int) -> None:
+            self.number = number
+
+        async def FindRoom(self, request: Any, context: Any) -> Any:
+            served[self.number] += 1
+            return await super().FindRoom(request, context)
+
+    for number in range(2):
+        service = Counting(number)  # type: ignore[abstract]
+        register = partial(placement_pb2_grpc.add_PlacementServiceServicer_to_server, service)
+        server = rpc.make_server("127.0.0.1:0", register, auth=AUTH, max_connection_age_s=300)
+        servers.append(server)
+        await server.start()
+    target = "ipv4:" + ",".join(server.address for server in servers)
+    async with rpc.channel(target, auth=AUTH) as channel:
+        assert await rpc.connected(channel, 1.0)
+        while 0 in served:
+            await find(channel, "r")
+        await servers[0].stop()
+        before = served[1]
+        for _ in range(5):
+            with suppress(Unreachable):  # a call may meet the very moment
+                await find(channel, "r")
+        assert served[1] >= before + 4
+    await servers[1].stop()
+
+
+async def endless() -> AsyncIterator[node_pb2.SignalStreamRequest]:
+    """One request, and an open end."""
+    frame = node_pb2.SignalRequestFrame(session_id=1)
+    yield node_pb2.SignalStreamRequest(frames=[frame])
+    await asyncio.Event().wait()

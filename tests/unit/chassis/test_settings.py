@@ -6,7 +6,7 @@ import pytest
 from pydantic import ValidationError
 
 from chassis.errors import SettingsError
-from chassis.settings import ChassisSettings, parse_keys
+from chassis.settings import ChassisSettings, TextList, parse_keys
 
 LONG = "x" * 32
 
@@ -35,6 +35,38 @@ def test_keys_come_from_a_file(tmp_path: Path) -> None:
     assert list(ChassisSettings(api_keys_file=path).api_keys) == ["first", "second"]
     with pytest.raises(ValidationError, match="FileNotFoundError"):
         ChassisSettings(api_keys_file=tmp_path / "none")
+
+
+def test_secrets_come_from_files_and_stay_out_of_errors(tmp_path: Path) -> None:
+    token, password = tmp_path / "token", tmp_path / "password"
+    token.write_text(f"{LONG}\n")
+    password.write_text("hush\n")
+    settings = ChassisSettings(internal_token_file=token, nats_password_file=password)
+    assert settings.internal_token.get_secret_value() == LONG
+    assert settings.nats_password.get_secret_value() == "hush"
+    assert "hush" not in repr(settings)
+    token.write_text("\n")
+    with pytest.raises(ValidationError, match=r"internal token file .*token is empty") as caught:
+        ChassisSettings(internal_token_file=token, nats_password_file=password)
+    assert "hush" not in str(caught.value)
+    with pytest.raises(ValidationError, match=r"NATS password file .*none: FileNotFoundError"):
+        ChassisSettings(nats_password_file=tmp_path / "none")
+    password.write_bytes(b"\xffhush")
+    with pytest.raises(ValidationError, match="UnicodeDecodeError") as caught:
+        ChassisSettings(nats_password_file=password)
+    assert "hush" not in str(caught.value)
+
+
+def test_lists_are_separated_by_commas_or_json(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Listening(ChassisSettings):
+        addresses: TextList = ()
+
+    for text in ("127.0.0.1:1, [::1]:2,", '["127.0.0.1:1", "[::1]:2"]'):
+        monkeypatch.setenv("ROOMWRIGHT_ADDRESSES", text)
+        assert Listening().addresses == ("127.0.0.1:1", "[::1]:2")
+    monkeypatch.setenv("ROOMWRIGHT_ADDRESSES", "[1")
+    with pytest.raises(ValidationError, match="not a JSON list"):
+        Listening()
 
 
 def test_short_secret_is_refused_unless_for_development() -> None:
