@@ -10,16 +10,16 @@ import structlog
 
 from chassis import telemetry
 from chassis.errors import InvalidArgument, Unavailable
-from chassis.ids import NodeId, RoomName
+from chassis.ids import NodeId, RoomName, RoomSid
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from placement.clients import to_message
+from placement.core.leases import Lease
 from placement.runner import Rooms
 
 log = structlog.get_logger(__name__)
 
 MAX_NAME_BYTES = 256
 """Room names are any UTF-8 text up to this length (LiveKit signal protocol)."""
-
 
 FindAddresses = Callable[[str, str], Awaitable[list[placement_pb2.MediaAddress]]]
 """Where clients reach a pod (its name, its machine's name), best first."""
@@ -37,11 +37,13 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
         self,
         rooms: Rooms,
         nodes_known: asyncio.Event,
+        rooms_known: asyncio.Event,
         patience_s: float,
         find_addresses: FindAddresses = no_addresses,
     ) -> None:
         self._rooms = rooms
         self._nodes_known = nodes_known
+        self._rooms_known = rooms_known
         self._patience_s = patience_s
         self._find_addresses = find_addresses
 
@@ -50,8 +52,13 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
     ) -> placement_pb2.AssignRoomResponse:
         """The room's home, or a new one."""
         name = _checked(request.room_name)
-        await self._know_the_nodes()
-        assignment = await self._rooms.assign(name, create=request.create, region=request.region)
+        await self._know(self._nodes_known, "the nodes")
+        assignment = await self._rooms.assign(
+            name,
+            create=request.create,
+            region=request.region,
+            doubted_epoch=request.doubted_epoch,
+        )
         lease = assignment.lease
         telemetry.annotate(room=name, node=lease.node_id, epoch=lease.epoch)
         log.info(
@@ -74,8 +81,9 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.ListRoomsRequest, context: Any
     ) -> placement_pb2.ListRoomsResponse:
         """Every room with a home, or those named."""
-        await self._know_the_nodes()
-        leases = await self._rooms.list([RoomName(name) for name in request.room_names])
+        await self._know(self._nodes_known, "the nodes")
+        await self._know(self._rooms_known, "the rooms")
+        leases = await self._rooms.list_rooms([RoomName(name) for name in request.room_names])
         return placement_pb2.ListRoomsResponse(leases=[to_message(lease) for lease in leases])
 
     async def ReleaseRoom(
@@ -86,6 +94,15 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
         await self._rooms.release(name, NodeId(request.node_id), request.epoch)
         return placement_pb2.ReleaseRoomResponse()
 
+    async def ReclaimRooms(
+        self, request: placement_pb2.ReclaimRoomsRequest, context: Any
+    ) -> placement_pb2.ReclaimRoomsResponse:
+        """A node's rooms, after it or the store was away."""
+        superseded = await self._rooms.reclaim(_claimed(request))
+        return placement_pb2.ReclaimRoomsResponse(
+            superseded=[to_message(lease) for lease in superseded]
+        )
+
     async def FindAddresses(
         self, request: placement_pb2.FindAddressesRequest, context: Any
     ) -> placement_pb2.FindAddressesResponse:
@@ -93,12 +110,44 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
         found = await self._find_addresses(request.pod_name, request.kubernetes_node)
         return placement_pb2.FindAddressesResponse(addresses=found)
 
-    async def _know_the_nodes(self) -> None:
+    async def _know(self, known: asyncio.Event, what: str) -> None:
+        if known.is_set():
+            return
         try:
             async with asyncio.timeout(self._patience_s):
-                await self._nodes_known.wait()
+                await known.wait()
         except TimeoutError:
-            raise Unavailable("placement does not know the nodes yet: is NATS reachable?") from None
+            raise Unavailable(f"placement does not know {what} yet: is NATS reachable?") from None
+
+
+def _claimed(request: placement_pb2.ReclaimRoomsRequest) -> list[Lease]:
+    """The request's leases, all of the node that asks; `InvalidArgument` when they cannot be."""
+    if not request.node_id or not request.node_address:
+        raise InvalidArgument(
+            "the node does not say who it is: node_id and node_address are needed"
+        )
+    return [
+        Lease(
+            _checked(lease.room_name),
+            _checked_sid(lease.room_sid),
+            NodeId(request.node_id),
+            request.node_address,
+            _checked_epoch(lease.epoch),
+        )
+        for lease in request.leases
+    ]
+
+
+def _checked_sid(sid: str) -> RoomSid:
+    if not sid:
+        raise InvalidArgument("a claimed lease is without its room's sid")
+    return RoomSid(sid)
+
+
+def _checked_epoch(epoch: int) -> int:
+    if not epoch:
+        raise InvalidArgument("a claimed lease is without its epoch")
+    return epoch
 
 
 def _checked(name: str) -> RoomName:

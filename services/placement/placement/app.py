@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -14,7 +15,8 @@ from chassis.errors import ServiceError
 from chassis.run import ServiceApp
 from contracts.placement.v1.placement_pb2_grpc import add_PlacementServiceServicer_to_server
 from placement.api import PlacementApi, no_addresses
-from placement.clients import KvLeaseStore, NodeFeed
+from placement.clients import KvLeaseStore, LeaseFeed, NodeFeed, NodeQuestions
+from placement.core.leases import LeaseCache
 from placement.core.nodes import NodeRegistry
 from placement.metrics import PlacementMetrics
 from placement.runner import Rooms
@@ -23,22 +25,35 @@ from placement.settings import PlacementSettings
 if TYPE_CHECKING:
     from placement.kubernetes import KubernetesCluster
 
+RESTORE_INTERVAL_S: Final = 1.0
+
 log = structlog.get_logger(__name__)
 
 
 async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
     """One placement replica; any number of them may run."""
+    bus, clock = chassis.bus, chassis.clock
     metrics = PlacementMetrics(chassis.metrics)
     registry = NodeRegistry(settings.node_stale_after_s, settings.node_gone_after_s)
-    metrics.watch(registry)
-    feed = NodeFeed(await chassis.kv(subjects.NODES), registry, chassis.bus, chassis.clock, metrics)
-    rooms = Rooms(KvLeaseStore(await chassis.kv(subjects.ROOMS)), registry, chassis.clock, metrics)
+    cache = LeaseCache()
+    metrics.watch(cache, lambda: registry.census(clock.now()))
+    node_feed = NodeFeed(await chassis.kv(subjects.NODES), registry, bus, clock, metrics)
+    bucket = await chassis.kv(subjects.ROOMS)
+    lease_feed = LeaseFeed(bucket, cache, bus, clock, metrics)
+    questions = NodeQuestions(registry, chassis.auth, lambda: bus.connected, clock, metrics)
+    rooms = Rooms(KvLeaseStore(bucket), cache, registry, questions, clock, metrics, settings.policy)
     cluster = _cluster(settings, chassis, registry) if settings.kubernetes else None
     api = PlacementApi(
         rooms,
-        feed.caught_up,
+        node_feed.caught_up,
+        lease_feed.caught_up,
         settings.nodes_patience_s,
         cluster.find_addresses if cluster else no_addresses,
+    )
+    chassis.health.tell("nodes", lambda: _told(registry, node_feed, clock.now()))
+    chassis.health.tell(
+        "rooms",
+        lambda: f"{len(cache)}" if lease_feed.caught_up.is_set() else "not known yet",
     )
     return ServiceApp(
         "placement",
@@ -46,11 +61,16 @@ async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
         grpc=[partial(add_PlacementServiceServicer_to_server, api)],
         max_connection_age_s=300.0,  # callers find new replicas, and spread over all, within minutes
         tasks=[
-            feed.follow,
-            feed.notice_blindness,
-            partial(_sweep, rooms, settings.sweep_interval_s),
+            node_feed.follow,
+            node_feed.notice_blindness,
+            lease_feed.follow,
+            lease_feed.notice_blindness,
+            questions.follow,
+            partial(_every, RESTORE_INTERVAL_S, rooms.restore),
+            partial(_every, settings.sweep_interval_s, rooms.sweep),
             *([cluster.run] if cluster else []),
         ],
+        after=[questions.close],
     )
 
 
@@ -77,10 +97,17 @@ def _cluster(
     )
 
 
-async def _sweep(rooms: Rooms, interval_s: float) -> None:
+async def _every(interval_s: float, do: Callable[[], Awaitable[int]]) -> None:
     while True:
         await asyncio.sleep(interval_s)
         try:
-            await rooms.sweep()
+            await do()
         except ServiceError as error:
-            log.info("sweep put off", error=error.message)
+            log.info("leases put in order later", error=error.message)
+
+
+def _told(registry: NodeRegistry, feed: NodeFeed, now: float) -> str:
+    if not feed.caught_up.is_set():
+        return "not known yet"
+    census = registry.census(now)
+    return f"{census.fresh} fresh, {census.draining} draining, {census.silent} silent"

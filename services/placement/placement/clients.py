@@ -1,12 +1,16 @@
-"""Outbound: leases and node records in NATS key-value buckets."""
+"""Outbound: leases and node records in NATS key-value buckets, and questions to nodes over gRPC."""
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Final
 
 import structlog
 from google.protobuf.message import DecodeError
 
+from chassis import rpc
 from chassis.bus import Bus
 from chassis.clock import Clock
 from chassis.errors import (
@@ -14,77 +18,134 @@ from chassis.errors import (
     KeyExists,
     KvUnavailable,
     OutcomeUnknown,
+    ServiceError,
     Unavailable,
     WrongRevision,
 )
 from chassis.ids import NodeId, RoomName, RoomSid
-from chassis.kv import CaughtUp, Deleted, Entry, Kv
+from chassis.kv import DELETE_MARKER_TTL_S, CaughtUp, Deleted, Entry, Kv
+from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
-from placement.core.leases import Held, Lease
+from placement.core.leases import BY_REVISION, Held, Lease, LeaseCache
 from placement.core.nodes import Node, NodeRegistry
 from placement.metrics import PlacementMetrics
 
 log = structlog.get_logger(__name__)
 
-SCHEMA = 1
-BLIND_CHECK_S = 0.5
+SCHEMA: Final = 1
+BLIND_CHECK_S: Final = 0.5
+SETTLE_S: Final = 10.0
+STORE_PATIENCE_S: Final = 1.5
+"""How long one question to the store may take: a caller's own patience is a few of these."""
+ASK_INTERVAL_S: Final = 1.0
+ASK_DEADLINE_S: Final = 1.0
+MAX_QUESTIONS: Final = 32
+"""Nodes that are asked at the same time."""
 
 
 class KvLeaseStore:
     """Leases in the `rooms` bucket; a failure of the store is `Unavailable` to the caller."""
 
-    def __init__(self, rooms: Kv) -> None:
+    def __init__(self, rooms: Kv, patience_s: float = STORE_PATIENCE_S) -> None:
         self._rooms = rooms
+        self._patience_s = patience_s
 
     async def read(self, name: RoomName) -> Held | None:
         """The lease now, from the bucket's leader."""
         try:
-            entry = await self._rooms.get(name)
-        except KvUnavailable as error:
-            raise _unavailable(error) from error
+            async with asyncio.timeout(self._patience_s):
+                entry = await self._rooms.get(name)
+        except (KvUnavailable, TimeoutError) as error:
+            raise _lookups_unavailable(error) from error
         return None if entry is None else _held(name, entry)
 
-    async def write(self, lease: Lease, nonce: bytes, replaces: Held | None) -> bool:
-        """Store the lease in place of `replaces`; False when the caller must read and decide again.
+    async def write(self, lease: Lease, nonce: bytes, replaces: Held | None) -> Held | None:
+        """Store the lease in place of `replaces`; None when the caller must read and decide again.
 
         A write without an acknowledgement is such a case: its nonce tells whether it happened.
         """
         record = placement_pb2.RoomRecord(schema=SCHEMA, lease=to_message(lease), nonce=nonce)
         data = record.SerializeToString()
         try:
-            if replaces is None:
-                await self._rooms.create(lease.room_name, data)
-            else:
-                await self._rooms.update(lease.room_name, data, replaces.revision)
-        except (KeyExists, WrongRevision, OutcomeUnknown):
-            return False
+            async with asyncio.timeout(self._patience_s):
+                if replaces is None:
+                    revision = await self._rooms.create(lease.room_name, data)
+                else:
+                    revision = await self._rooms.update(lease.room_name, data, replaces.revision)
+        except (KeyExists, WrongRevision, OutcomeUnknown, TimeoutError):
+            return None
         except KvUnavailable as error:
-            raise _unavailable(error) from error
-        return True
+            if replaces is None:
+                raise Unavailable(
+                    "no new rooms while the message bus cannot be reached; running rooms go on"
+                ) from error
+            raise _lookups_unavailable(error) from error
+        return _held_at(revision, lease, nonce)
 
     async def remove(self, held: Held) -> bool:
         """Delete exactly this lease; False when the caller must read and decide again."""
         try:
-            await self._rooms.delete(held.lease.room_name, held.revision)
-        except (WrongRevision, OutcomeUnknown):
+            async with asyncio.timeout(self._patience_s):
+                await self._rooms.delete(held.lease.room_name, held.revision)
+        except (WrongRevision, OutcomeUnknown, TimeoutError):
             return False
         except KvUnavailable as error:
-            raise _unavailable(error) from error
+            raise _lookups_unavailable(error) from error
         return True
 
-    async def names(self) -> list[RoomName]:
-        """Every room that has a lease."""
-        try:
-            return [RoomName(key) for key in await self._rooms.keys()]
-        except KvUnavailable as error:
-            raise _unavailable(error) from error
 
-    async def last_revision(self) -> int:
-        """The bucket's last revision."""
-        try:
-            return await self._rooms.last_revision()
-        except KvUnavailable as error:
-            raise _unavailable(error) from error
+class LeaseFeed:
+    """Follows the `rooms` bucket into the cache."""
+
+    def __init__(
+        self, rooms: Kv, cache: LeaseCache, bus: Bus, clock: Clock, metrics: PlacementMetrics
+    ) -> None:
+        self._rooms = rooms
+        self._cache = cache
+        self._bus = bus
+        self._clock = clock
+        self._metrics = metrics
+        self._last_connected_at = clock.now()
+        self._blind_for_s = 0.0
+        self.caught_up = asyncio.Event()
+        """Set once every lease there was at the start is known."""
+
+    async def follow(self) -> None:
+        """Until canceled: changes in, cache up to date."""
+        async for change in self._rooms.watch():
+            match change:
+                case Entry(key):
+                    try:
+                        self._cache.watched(_held(RoomName(key), change))
+                    except DataLoss as error:
+                        self._metrics.bad_records.add(1)
+                        log.warning("room record skipped", error=error.message)
+                case Deleted(key, revision):
+                    self._removed(RoomName(key), revision)
+                case CaughtUp():
+                    self.caught_up.set()
+
+    async def notice_blindness(self) -> None:
+        """Until canceled: remembers how long the bus was away."""
+        while True:
+            now = self._clock.now()
+            if not self._bus.connected:
+                self._blind_for_s = now - self._last_connected_at
+            elif self._blind_for_s:
+                # The watch gets a while to tell what it missed.
+                await asyncio.sleep(SETTLE_S)
+                self._blind_for_s, self._last_connected_at = 0.0, self._clock.now()
+            else:
+                self._last_connected_at = now
+            await asyncio.sleep(BLIND_CHECK_S)
+
+    def _removed(self, name: RoomName, revision: int) -> None:
+        known = self._cache.get(name)
+        if known is not None and self._blind_for_s >= DELETE_MARKER_TTL_S:
+            # Traces of removals have expired meanwhile: that a lease is absent says nothing more.
+            self._cache.ended(known.lease)
+        else:
+            self._cache.removed(name, revision)
 
 
 class NodeFeed:
@@ -108,8 +169,8 @@ class NodeFeed:
             match change:
                 case Entry():
                     self._heard(change)
-                case Deleted(key):
-                    self._registry.forget(NodeId(key))
+                case Deleted(key, revision):
+                    self._registry.left(NodeId(key), revision)
                 case CaughtUp():
                     self.caught_up.set()
 
@@ -131,18 +192,80 @@ class NodeFeed:
             self._metrics.bad_records.add(1)
             log.warning("node record is incomplete", node=entry.key)
             return
-        node = Node(
-            node_id=NodeId(record.node_id),
-            address=record.address,
-            region=record.region,
-            draining=record.draining,
-            rooms=record.rooms,
-            participants=record.participants,
-            participant_limit=record.participant_limit,
-            cpu_load=record.cpu_load,
-            pod_name=record.pod_name,
-        )
-        self._registry.heard(node, entry.revision, self._clock.now())
+        self._registry.heard(_node(record), entry.revision, self._clock.now())
+
+
+class NodeQuestions:
+    """Asks nodes over gRPC how they are; what they answer is in the registry afterwards.
+
+    Each question has a connection of its own: there are few, and none waits for the back-off of an
+    earlier one.
+    """
+
+    def __init__(
+        self,
+        registry: NodeRegistry,
+        auth: rpc.RpcAuth,
+        renews: Callable[[], bool],
+        clock: Clock,
+        metrics: PlacementMetrics,
+    ) -> None:
+        self._registry = registry
+        self._auth = auth
+        self._renews = renews
+        self._clock = clock
+        self._metrics = metrics
+        self._asking: dict[tuple[NodeId, str], asyncio.Task[None]] = {}
+        self._places = asyncio.Semaphore(MAX_QUESTIONS)
+
+    async def ask(self, node_id: NodeId, address: str) -> None:
+        """Ask, or wait for the answer to the question under way; never raises for a silent node."""
+        await asyncio.shield(self._question(node_id, address))
+
+    async def follow(self) -> None:
+        """Until canceled: every second a question to each node that is silent."""
+        while True:
+            for node in self._registry.to_ask(self._clock.now()):
+                self._question(node.node_id, node.address)
+            await asyncio.sleep(ASK_INTERVAL_S)
+
+    async def close(self) -> None:
+        """Give up what was asked."""
+        asking = list(self._asking.values())
+        for question in asking:
+            question.cancel()
+        await asyncio.gather(*asking, return_exceptions=True)
+
+    def _question(self, node_id: NodeId, address: str) -> asyncio.Task[None]:
+        key = (node_id, address)
+        asking = self._asking.get(key)
+        if asking is None:
+            asking = self._asking[key] = asyncio.create_task(self._ask(node_id, address))
+            asking.add_done_callback(lambda _done: self._asking.pop(key, None))
+        return asking
+
+    async def _ask(self, node_id: NodeId, address: str) -> None:
+        async with self._places:
+            asked_at = self._clock.now()
+            try:
+                record = await self._report(address)
+            except ServiceError as error:
+                self._registry.unanswered(node_id, asked_at)
+                self._metrics.asks.add(1, "silent")
+                log.info("node does not answer", node=node_id, address=address, error=error.message)
+                return
+            if not record.node_id:
+                self._registry.unanswered(node_id, asked_at)
+                self._metrics.asks.add(1, "silent")
+                log.warning("node answers without its id", node=node_id, address=address)
+                return
+            self._registry.answered(node_id, address, _node(record), self._clock.now())
+            self._metrics.asks.add(1, "answered" if record.node_id == node_id else "replaced")
+
+    async def _report(self, address: str) -> placement_pb2.NodeRecord:
+        request = node_pb2.ReportNodeRequest(renews=self._renews())
+        async with rpc.channel(address, auth=self._auth, deadline_s=ASK_DEADLINE_S) as channel:
+            return (await node_pb2_grpc.NodeServiceStub(channel).ReportNode(request)).record
 
 
 def to_message(lease: Lease) -> placement_pb2.Lease:
@@ -153,6 +276,26 @@ def to_message(lease: Lease) -> placement_pb2.Lease:
         node_id=lease.node_id,
         node_address=lease.node_address,
         epoch=lease.epoch,
+    )
+
+
+def _node(record: placement_pb2.NodeRecord) -> Node:
+    return Node(
+        node_id=NodeId(record.node_id),
+        address=record.address,
+        region=record.region,
+        draining=record.draining,
+        rooms=record.rooms,
+        participants=record.participants,
+        participant_limit=record.participant_limit,
+        tracks=record.tracks_in + record.tracks_out,
+        track_limit=record.track_limit,
+        bytes_per_s=record.bytes_in_per_s + record.bytes_out_per_s,
+        bytes_per_s_limit=record.bytes_per_s_limit,
+        cpu_load=record.cpu_load,
+        cpu_load_limit=record.cpu_load_limit,
+        system_load=record.system_load,
+        pod_name=record.pod_name,
     )
 
 
@@ -168,8 +311,15 @@ def _held(name: RoomName, entry: Entry) -> Held:
         node_address=record.lease.node_address,
         epoch=record.lease.epoch,
     )
-    return Held(lease, entry.revision, record.nonce)
+    return _held_at(entry.revision, lease, record.nonce)
 
 
-def _unavailable(error: KvUnavailable) -> Unavailable:
-    return Unavailable(f"rooms cannot be looked up now: {error}")
+def _held_at(revision: int, lease: Lease, nonce: bytes) -> Held:
+    if lease.epoch == BY_REVISION:
+        lease = replace(lease, epoch=revision)
+    return Held(lease, revision, nonce)
+
+
+def _lookups_unavailable(error: Exception) -> Unavailable:
+    reason = str(error) or "the message bus does not answer"
+    return Unavailable(f"rooms cannot be looked up now: {reason}")

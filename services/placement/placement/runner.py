@@ -1,42 +1,66 @@
-"""Assignments: reads the lease, lets the core decide, and writes by compare-and-set until one holds.
+"""Assignments: from the cache while a room's holder lives, else decided by the core and written by compare-and-set.
 
-Several placement replicas may do this for one room at the same time: only the store decides.
+Several placement replicas may do this for one room at the same time: only the store decides. Within
+one replica the rooms of one name take turns, so that a crowd that joins costs one write.
 """
 
 from __future__ import annotations
 
+import asyncio
 import secrets
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Protocol, assert_never
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Protocol, TypeVar, assert_never
+from weakref import WeakValueDictionary
 
 import structlog
 
 from chassis import ids
 from chassis.clock import Clock
 from chassis.errors import Aborted, FailedPrecondition, NotFound, Unavailable
-from chassis.ids import NodeId, RoomName
-from placement.core.choose import Draw, choose
-from placement.core.leases import Held, Keep, Lease, NoRoom, Take, decide, first_lease, takeover
-from placement.core.nodes import Node, NodeRegistry
+from chassis.ids import NodeId, RoomName, RoomSid
+from placement.core.choose import Draw, Policy, choose, why_full
+from placement.core.leases import (
+    Held,
+    Keep,
+    Lease,
+    LeaseCache,
+    NoRoom,
+    Take,
+    decide,
+    first_lease,
+    outranks,
+    over,
+    takeover,
+)
+from placement.core.nodes import Node, NodeRegistry, Standing
 from placement.metrics import PlacementMetrics
 
 log = structlog.get_logger(__name__)
 
-ATTEMPTS = 10
+ATTEMPTS: Final = 10
+WATCH_PATIENCE_S: Final = 1.5
+"""How long the watch may take to tell of what the store already shows."""
+WATCH_CHECK_S: Final = 0.01
+AT_ONCE: Final = 16
+"""Rooms of one request that are looked up in the store at the same time."""
 
-Answers = Callable[[Lease], Awaitable[bool]]
-"""Asks a silent holder directly whether it still has the room."""
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 class LeaseStore(Protocol):
     """Where leases are; fulfilled by `placement.clients.KvLeaseStore`. Raises `Unavailable`."""
 
     async def read(self, name: RoomName) -> Held | None: ...
-    async def write(self, lease: Lease, nonce: bytes, replaces: Held | None) -> bool: ...
+    async def write(self, lease: Lease, nonce: bytes, replaces: Held | None) -> Held | None: ...
     async def remove(self, held: Held) -> bool: ...
-    async def names(self) -> list[RoomName]: ...
-    async def last_revision(self) -> int: ...
+
+
+class Questions(Protocol):
+    """Asks a node how it is; the answer is in the registry afterwards."""
+
+    async def ask(self, node_id: NodeId, address: str) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,121 +71,337 @@ class Assignment:
     created: bool
 
 
-async def nobody_answers(_lease: Lease) -> bool:
-    """A silent holder counts as lost. Asking it over gRPC first comes with rooms that move."""
-    return False
-
-
 class Rooms:
     """What placement does about rooms."""
 
     def __init__(
         self,
         store: LeaseStore,
+        cache: LeaseCache,
         nodes: NodeRegistry,
+        questions: Questions,
         clock: Clock,
         metrics: PlacementMetrics,
+        policy: Policy | None = None,
         draw: Draw = secrets.randbelow,
-        answers: Answers = nobody_answers,
     ) -> None:
         self._store = store
+        self._cache = cache
         self._nodes = nodes
+        self._questions = questions
         self._clock = clock
         self._metrics = metrics
+        self._policy = policy or Policy()
         self._draw = draw
-        self._answers = answers
+        self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
-    async def assign(self, name: RoomName, *, create: bool, region: str = "") -> Assignment:
-        """The room's home; a new one when it has none and `create`, or when its holder is lost."""
-        # One nonce and one sid for all attempts: a write whose acknowledgement was lost may land
-        # after it was read back as absent, and must still be known as this call's.
-        nonce, sid = secrets.token_bytes(16), ids.new_room_sid(secrets.choice)
-        for _ in range(ATTEMPTS):
-            held = await self._store.read(name)
-            if held is not None and held.nonce == nonce:
-                return self._assigned(held.lease, created=held.lease.room_sid == sid)
-            lost = held is not None and await self._is_lost(held.lease)
-            match decide(held, create=create, holder_lost=lost):
-                case NoRoom():
-                    raise NotFound("requested room does not exist")
-                case Keep(lease):
-                    self._metrics.assignments.add(1, "kept")
-                    return Assignment(lease, created=False)
-                case Take(replaced):
-                    node = self._choose(region)
-                    if replaced is None:
-                        lease = first_lease(name, sid, node, await self._store.last_revision())
-                    else:
-                        lease = takeover(replaced.lease, node)
-                case decision:
-                    assert_never(decision)
-            if await self._store.write(lease, nonce, held):
-                return self._assigned(lease, created=held is None)
-        raise Aborted("the room's home kept changing; try again")
+    # ----------------------------------------------------------------------------------- assignments
+
+    async def assign(
+        self, name: RoomName, *, create: bool, region: str = "", doubted_epoch: int = 0
+    ) -> Assignment:
+        """The room's home; a new one when it has none and `create`, or when its holder is lost.
+
+        `doubted_epoch`: the caller was told this epoch and found nobody there; its holder is asked.
+        """
+        known = self._known_good(name, doubted_epoch)
+        if known is None:
+            async with self._turn(name):
+                known = self._known_good(name, doubted_epoch)
+                if known is None:
+                    return await self._decide(
+                        name, create=create, region=region, doubted_epoch=doubted_epoch
+                    )
+        return self._kept(known, joins=create)
 
     async def find(self, name: RoomName) -> Lease:
         """The room's home; `NotFound` when it has none."""
-        held = await self._store.read(name)
+        known = self._known_good(name)
+        if known is not None:
+            return known
+        async with self._turn(name):
+            held = await self._look(name)
         if held is None:
             raise NotFound("requested room does not exist")
         return held.lease
 
-    async def list(self, names: list[RoomName]) -> list[Lease]:
-        """The leases of these rooms, or of all, without those of lost nodes."""
-        wanted = names or await self._store.names()
-        found = [await self._store.read(name) for name in dict.fromkeys(wanted)]
-        now = self._clock.now()
-        return [
-            held.lease
-            for held in found
-            if held and not self._nodes.is_stale(held.lease.node_id, now)
-        ]
+    async def list_rooms(self, names: Sequence[RoomName]) -> list[Lease]:
+        """The leases of these rooms, or of all, without those of lost nodes.
+
+        Rooms that are named and not known are looked up; those that cannot be are left out.
+        """
+        if not names:
+            return [held.lease for held in self._cache if self._is_live(held.lease)]
+
+        async def one(name: RoomName) -> Lease | None:
+            try:
+                lease = await self.find(name)
+            except (NotFound, Unavailable):
+                return None
+            return lease if self._is_live(lease) else None
+
+        found = await _few_at_once(one, dict.fromkeys(names))
+        return [lease for lease in found if lease is not None]
+
+    # -------------------------------------------------------------------------------- the nodes' side
 
     async def release(self, name: RoomName, node_id: NodeId, epoch: int) -> None:
         """The holder gives its lease back; `FailedPrecondition` when it is not the holder (now)."""
-        for _ in range(ATTEMPTS):
-            held = await self._store.read(name)
-            if held is None:
-                return
-            if (held.lease.node_id, held.lease.epoch) != (node_id, epoch):
-                raise FailedPrecondition(
-                    f"the lease is at epoch {held.lease.epoch}, not at {epoch} of this node"
-                )
-            if await self._store.remove(held):
-                log.info("room released", room=name, node=node_id, epoch=epoch)
-                return
+        async with self._turn(name):
+            held = self._cache.get(name)
+            if held is None or (held.lease.node_id, held.lease.epoch) != (node_id, epoch):
+                held = await self._look(name)
+            for _ in range(ATTEMPTS):
+                if held is None:
+                    return
+                if (held.lease.node_id, held.lease.epoch) != (node_id, epoch):
+                    raise FailedPrecondition(
+                        f"the lease is at epoch {held.lease.epoch}, not at {epoch} of this node"
+                    )
+                if await self._remove(held):
+                    log.info("room released", room=name, node=node_id, epoch=epoch)
+                    return
+                held = await self._store.read(name)
+                if held is None:
+                    self._cache.ended(Lease(name, RoomSid(""), node_id, "", epoch))
         raise Aborted("the room's lease kept changing; try again")
+
+    async def reclaim(self, leases: list[Lease]) -> list[Lease]:
+        """A node's rooms: what the store forgot is written again, what is not the node's is returned.
+
+        A lease that ended without a successor is returned without a holder.
+        """
+
+        async def one(lease: Lease) -> Lease | None:
+            if self._cache.confirms(lease):
+                return None
+            async with self._turn(lease.room_name):
+                held = await self._reclaim(lease)
+            if held is None:
+                return over(lease)
+            is_same = (held.lease.node_id, held.lease.epoch) == (lease.node_id, lease.epoch)
+            return None if is_same else held.lease
+
+        superseded = await _few_at_once(one, leases)
+        return [lease for lease in superseded if lease is not None]
+
+    # ------------------------------------------------------------------------------------- by itself
+
+    async def restore(self) -> int:
+        """Write again the leases that the store lost and whose holders live. Returns how many."""
+
+        async def one(held: Held) -> int:
+            async with self._turn(held.lease.room_name):
+                if not self._cache.has_vanished(held.lease.room_name):
+                    return 0
+                return int(await self._reclaim(held.lease) is not None)
+
+        vanished = [held for held in self._cache.vanished_leases() if self._is_live(held.lease)]
+        return sum(await _few_at_once(one, vanished))
 
     async def sweep(self) -> int:
         """Remove the leases of nodes that are gone: their rooms are over. Returns how many."""
         swept = 0
-        for name in await self._store.names():
-            held = await self._store.read(name)
-            if held is None or not self._nodes.is_gone(held.lease.node_id, self._clock.now()):
+        for held in self._cache:
+            lease = held.lease
+            if not self._nodes.is_gone(lease.node_id, self._clock.now()):
                 continue
-            if await self._answers(held.lease):
-                continue
-            if await self._store.remove(held):
+            async with self._turn(lease.room_name):
+                if self._cache.get(lease.room_name) != held:
+                    continue
+                if not await self._is_lost(lease, doubted=True):
+                    continue
+                if self._cache.has_vanished(lease.room_name):
+                    self._cache.ended(lease)
+                elif not await self._remove(held):
+                    continue
                 swept += 1
-                log.info("room swept", room=name, node=held.lease.node_id)
+                log.info("room swept", room=lease.room_name, node=lease.node_id)
         self._nodes.prune(self._clock.now())
         return swept
 
-    def _assigned(self, lease: Lease, *, created: bool) -> Assignment:
-        self._nodes.assigned(lease.node_id)
+    # ---------------------------------------------------------------------------------------- within
+
+    def _known_good(self, name: RoomName, doubted_epoch: int = 0) -> Lease | None:
+        """The room's lease when nothing speaks against it."""
+        held = self._cache.get(name)
+        if held is None or held.lease.epoch == doubted_epoch or self._cache.has_vanished(name):
+            return None
+        return held.lease if self._is_live(held.lease) else None
+
+    def _is_live(self, lease: Lease) -> bool:
+        return self._standing(lease) is Standing.LIVE
+
+    def _standing(self, lease: Lease) -> Standing:
+        return self._nodes.standing(lease.node_id, lease.node_address, self._clock.now())
+
+    async def _is_lost(self, lease: Lease, *, doubted: bool) -> bool:
+        """Is the holder gone for certain, or silent for too long and not answering either?"""
+        standing = self._standing(lease)
+        if standing is Standing.LIVE and not doubted:
+            return False
+        asked = self._nodes.was_asked_in_vain(lease.node_id, self._clock.now())
+        if standing is not Standing.REPLACED and not asked:
+            await self._questions.ask(lease.node_id, lease.node_address)
+            standing = self._standing(lease)
+        return standing is not Standing.LIVE
+
+    async def _decide(  # noqa: C901 - one loop of one decision; in parts it would be longer
+        self, name: RoomName, *, create: bool, region: str, doubted_epoch: int
+    ) -> Assignment:
+        """An assignment that the cache cannot answer."""
+        # One nonce and one sid for all attempts: a write whose acknowledgement was lost may land
+        # after it was read back as absent, and must still be known as this call's.
+        nonce, sid = secrets.token_bytes(16), ids.new_room_sid(secrets.choice)
+        held = self._cache.get(name)
+        # Else the room is made at once: the store refuses when another replica made it.
+        if held is not None or not create or self._pick(region) is None:
+            try:
+                held = await self._look(name)
+            except Unavailable:
+                if held is None or await self._is_lost(held.lease, doubted=True):
+                    raise
+                return self._kept(held.lease, joins=create)
+        floor = self._cache.highest_epoch
+        for _ in range(ATTEMPTS):
+            if held is not None and held.nonce == nonce:
+                if held.lease.epoch > floor:
+                    return self._assigned(held, created=held.lease.room_sid == sid)
+                # The store's revisions are below epochs that were given: it lost its data.
+                self._cache.store_began_anew()
+                lease = replace(held.lease, epoch=floor + 1)
+            else:
+                lost = held is not None and await self._is_lost(
+                    held.lease, doubted=held.lease.epoch == doubted_epoch
+                )
+                match decide(held, create=create, holder_lost=lost):
+                    case NoRoom():
+                        raise NotFound("requested room does not exist")
+                    case Keep(kept):
+                        return self._kept(kept, joins=create)
+                    case Take(replaced):
+                        floor = max(floor, replaced.lease.epoch if replaced else 0)
+                        lease = self._next_lease(name, sid, region, replaced, floor)
+                    case decision:
+                        assert_never(decision)
+            held = await self._store.write(lease, nonce, held) or await self._store.read(name)
+            if held is not None and held.nonce != nonce:
+                self._cache.stored(held)
+        raise Aborted("the room's home kept changing; try again")
+
+    def _next_lease(
+        self, name: RoomName, sid: RoomSid, region: str, replaced: Held | None, floor: int
+    ) -> Lease:
+        """What to write, for the node chosen now."""
+        node, epoch = self._choose(region), self._cache.epoch_to_write(floor)
+        if replaced is None:
+            return first_lease(name, sid, node, epoch)
+        self._metrics.takeovers.add(1, self._standing(replaced.lease).value)
+        return takeover(replaced.lease, node, epoch)
+
+    def _kept(self, lease: Lease, *, joins: bool) -> Assignment:
+        self._nodes.assigned(lease.node_id, rooms=0, participants=int(joins))
+        self._metrics.assignments.add(1, "kept")
+        return Assignment(lease, created=False)
+
+    def _assigned(self, held: Held, *, created: bool) -> Assignment:
+        lease = held.lease
+        self._cache.stored(held)
+        self._nodes.assigned(lease.node_id, rooms=1, participants=1)
         self._metrics.assignments.add(1, "created" if created else "taken_over")
-        log.info("room assigned", room=lease.room_name, node=lease.node_id, epoch=lease.epoch)
+        if not created:
+            log.warning(
+                "room taken over", room=lease.room_name, node=lease.node_id, epoch=lease.epoch
+            )
         return Assignment(lease, created)
 
-    async def _is_lost(self, lease: Lease) -> bool:
-        return self._nodes.is_stale(lease.node_id, self._clock.now()) and not await self._answers(
-            lease
-        )
-
     def _choose(self, region: str) -> Node:
-        now = self._clock.now()
-        node = choose(self._nodes.candidates(now), region, self._draw)
+        node = self._pick(region)
         if node is None:
+            now = self._clock.now()
+            candidates = self._nodes.candidates(now)
+            why = why_full(candidates, self._policy) if candidates else self._nodes.why_none(now)
             self._metrics.assignments.add(1, "refused")
-            raise Unavailable(f"the room has no place: {self._nodes.why_none(now)}")
+            raise Unavailable(f"the room has no place: {why}")
         return node
+
+    def _pick(self, region: str) -> Node | None:
+        candidates = self._nodes.candidates(self._clock.now())
+        return choose(candidates, region, self._policy, self._draw)
+
+    async def _look(self, name: RoomName) -> Held | None:
+        """The lease as the store has it; one that the store lost is written again."""
+        known = self._cache.get(name)
+        if known is not None and not self._cache.has_vanished(name):
+            held = await self._store.read(name)
+            if held is not None:
+                self._cache.stored(held)
+                return held
+            known = await self._once_told(known)
+        if known is not None and self._cache.has_vanished(name):
+            return await self._reclaim(known.lease)
+        held = await self._store.read(name)
+        if held is not None:
+            self._cache.stored(held)
+        return held
+
+    async def _once_told(self, known: Held) -> Held | None:
+        """What the cache has once the watch told why this lease is absent: removed, or lost by the store."""
+        name = known.lease.room_name
+        for _ in range(round(WATCH_PATIENCE_S / WATCH_CHECK_S)):
+            if self._cache.get(name) != known or self._cache.has_vanished(name):
+                return self._cache.get(name)
+            await asyncio.sleep(WATCH_CHECK_S)
+        if self._cache.confirms(known.lease):
+            raise Unavailable("the room's home is not clear yet; try again")
+        # Removed before the watch ever told of it: it never will.
+        self._cache.ended(known.lease)
+        return None
+
+    async def _reclaim(self, lease: Lease) -> Held | None:
+        """The room's lease after this one was claimed; None when it ended."""
+        nonce = secrets.token_bytes(16)
+        for _ in range(ATTEMPTS):
+            held = await self._store.read(lease.room_name)
+            if not outranks(lease, None if held is None else held.lease):
+                assert held is not None
+                self._cache.stored(held)
+                return held
+            if held is None and self._cache.has_ended(lease):
+                return None
+            written = await self._store.write(lease, nonce, held)
+            if written is not None:
+                self._cache.stored(written)
+                self._metrics.reclaimed.add(1)
+                log.warning(
+                    "lease written again",
+                    room=lease.room_name,
+                    node=lease.node_id,
+                    epoch=lease.epoch,
+                )
+                return written
+        raise Aborted("the room's lease kept changing; try again")
+
+    async def _remove(self, held: Held) -> bool:
+        if not await self._store.remove(held):
+            return False
+        self._cache.ended(held.lease)
+        return True
+
+    def _turn(self, name: RoomName) -> asyncio.Lock:
+        turn = self._turns.get(name)
+        if turn is None:
+            turn = self._turns[name] = asyncio.Lock()
+        return turn
+
+
+async def _few_at_once(
+    do: Callable[[T], Awaitable[R]], things: Iterable[T], limit: int = AT_ONCE
+) -> list[R]:
+    places = asyncio.Semaphore(limit)
+
+    async def one(thing: T) -> R:
+        async with places:
+            return await do(thing)
+
+    return await asyncio.gather(*(one(thing) for thing in things))

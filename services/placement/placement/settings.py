@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_settings import NoDecode, SettingsConfigDict
 
 from chassis.settings import ChassisSettings
+from placement.core.choose import Algorithm, Policy, Region, Selector, SortBy, Strategy
 
 
 def _labels(value: Any) -> Any:
@@ -20,19 +22,45 @@ def _labels(value: Any) -> Any:
     return {key.strip(): wanted.removeprefix("=").strip() for key, _, wanted in pairs}
 
 
+class RegionSettings(BaseModel):
+    """Where a region is, in degrees."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(min_length=1)
+    lat: float = Field(ge=-90, le=90)
+    lon: float = Field(ge=-180, le=180)
+
+
 class PlacementSettings(ChassisSettings):
-    """When a node counts as silent, and for how long a caller waits."""
+    """When a node counts as silent, how long a caller waits, and which node gets a room."""
 
     model_config = SettingsConfigDict(env_prefix="PLACEMENT_")
 
     grpc_address: str = "127.0.0.1:7890"
-    node_stale_after_s: float = 5.0
+    node_stale_after_s: float = Field(default=5.0, gt=0)
     """Silence after which a node gets no rooms, and its rooms may be taken over."""
-    node_gone_after_s: float = 60.0
+    node_gone_after_s: float = Field(default=60.0, gt=0)
     """Silence after which the rooms nobody took over are over."""
-    sweep_interval_s: float = 10.0
-    nodes_patience_s: float = 2.0
+    sweep_interval_s: float = Field(default=10.0, gt=0)
+    nodes_patience_s: float = Field(default=2.0, ge=0)
     """How long a call waits, after a start, until the nodes are known."""
+
+    node_selector: Selector = "any"
+    """Nodes looked at: any, those under `cpu_load_limit` (cpuload) or `system_load_limit` (sysload), or, of the latter,
+    those of the nearest region (regionaware)."""
+    node_sort_by: SortBy = "load"
+    """What nodes are compared by; `load` is the scarcest of processor, participants, tracks and bytes of each."""
+    node_algorithm: Algorithm = "twochoice"
+    """`lowest`: the best of all nodes; `twochoice`: the better of two drawn ones, which herds less."""
+    node_strategy: Strategy = "spread"
+    """`spread`: to the node with the least; `pack`: to the fullest that has capacity, so that others can be removed."""
+    cpu_load_limit: float = Field(default=0.9, ge=0, le=1)
+    """0: none. Nodes may have a limit of their own, which counts with every selector."""
+    system_load_limit: float = Field(default=0.9, ge=0)
+    """Of the load average over the cores; 0: none."""
+    regions: tuple[RegionSettings, ...] = ()
+    """JSON list of {name, lat, lon}: where the regions are, for `regionaware`."""
 
     kubernetes: bool = False
     """Use the API of the cluster this runs in: addresses, cordons, deletion costs, Services of pods."""
@@ -58,3 +86,32 @@ class PlacementSettings(ChassisSettings):
         if self.kubernetes and not (self.kubernetes_namespace and self.sfu_selector):
             raise ValueError("kubernetes needs kubernetes_namespace and sfu_selector")
         return self
+
+    @model_validator(mode="after")
+    def _refuse_what_cannot_work(self) -> PlacementSettings:
+        names = [region.name for region in self.regions]
+        if len(set(names)) < len(names):
+            raise ValueError("regions: a name is there twice")
+        if self.node_selector == "regionaware" and not names:
+            raise ValueError(
+                "node_selector=regionaware needs regions: a JSON list of name, lat, lon"
+            )
+        if self.node_strategy == "pack" and self.node_sort_by == "random":
+            raise ValueError("node_strategy=pack needs a node_sort_by other than random")
+        return self
+
+    @property
+    def policy(self) -> Policy:
+        """How rooms are placed, for the core."""
+        regions = {
+            region.name: Region(region.name, region.lat, region.lon) for region in self.regions
+        }
+        return Policy(
+            selector=self.node_selector,
+            sort_by=self.node_sort_by,
+            algorithm=self.node_algorithm,
+            strategy=self.node_strategy,
+            cpu_load_limit=self.cpu_load_limit,
+            system_load_limit=self.system_load_limit,
+            regions=MappingProxyType(regions),
+        )
