@@ -79,7 +79,9 @@ RUN fill /opt/roomwright --require-hashes -r requirements/signaling.txt
 
 FROM environment AS placement-dependencies
 COPY requirements/placement.txt requirements/
-RUN fill /opt/roomwright --require-hashes -r requirements/placement.txt
+# The client's asynchronous twin is as large as all the rest, and nothing imports it.
+RUN fill /opt/roomwright --require-hashes -r requirements/placement.txt \
+    && rm -r /opt/roomwright/lib/python3.12/site-packages/kubernetes/aio
 
 FROM environment AS sfu-dependencies
 COPY requirements/sfu.txt requirements/

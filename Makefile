@@ -9,7 +9,7 @@ RELEASE ?= roomwright
 NAMESPACE ?= roomwright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test soak fuzz bench fmt lock images install e2e clean
+.PHONY: help setup run check test soak fuzz bench fmt lock images install e2e release clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -52,5 +52,9 @@ e2e:  ## by hand: install on the cluster of KUBECONFIG and break it; BUILD and L
 	@$(SETUP) --only python --only web
 	@BUILD="$(BUILD)" LOAD="$(LOAD)" $(VENV)/python -m tools.e2e $(ARGS)
 
+release:  ## everything of a release into dist/: images, chart, SBOMs, NOTICE, checksums; ARGS="--help"
+	@$(SETUP) --only python --only web
+	@BUILD="$(BUILD)" $(VENV)/python -m tools.release $(ARGS)
+
 clean:  ## forget everything that was installed or built here
-	rm -rf .venv .roomwright proto/gen web/node_modules web/dist media/target media/python/mediacore/*.so
+	rm -rf .venv .roomwright dist proto/gen web/node_modules web/dist media/target media/python/mediacore/*.so

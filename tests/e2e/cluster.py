@@ -96,6 +96,13 @@ class Cluster:
         found: Json = json.loads(await self.run("kubectl", "get", *arguments, "-o", "json"))
         return found
 
+    async def version(self) -> Json:
+        """What the API server says it is."""
+        found: Json = json.loads(await self.run("kubectl", "version", "-o", "json"))[
+            "serverVersion"
+        ]
+        return found
+
     async def apply(self, namespace: str, *manifests: Json) -> None:
         """`kubectl apply` of objects."""
         text = json.dumps({"apiVersion": "v1", "kind": "List", "items": list(manifests)})

@@ -117,8 +117,10 @@ class Release:
 
     async def manifests(self, *flags: str) -> list[Json]:
         """What the chart renders, hooks included."""
+        version = (await self.cluster.version())["gitVersion"]
         told = await self.cluster.run(
-            "helm", "template", self.name, str(CHART), "-n", self.namespace, *flags
+            *("helm", "template", self.name, str(CHART), "-n", self.namespace),
+            *("--kube-version", version, *flags),
         )
         return [item for item in yaml.safe_load_all(told) if item]
 
@@ -127,12 +129,7 @@ class Release:
     def workload(self, component: str) -> str:
         """`kind/name` of what runs a component: signaling, placement, sfu or nats."""
         kind = "statefulset" if component == "nats" else "deployment"
-        return f"{kind}/{self.full_name}-{component}"
-
-    @property
-    def full_name(self) -> str:
-        """What the names of the release's objects begin with."""
-        return self.name if "roomwright" in self.name else f"{self.name}-roomwright"
+        return f"{kind}/{self.name}-{component}"
 
     async def pods(self, component: str, *, ready: bool = True) -> list[Pod]:
         """Pods of a component that are not being deleted; `ready`: only those that take work."""
@@ -267,11 +264,11 @@ class Release:
 
     async def attach(self) -> None:
         """Keys from the release's Secret; a NodePort beside its signaling Service, for a cluster without balancers."""
-        secret = await self.get("secret", f"{self.full_name}-keys")
+        secret = await self.get("secret", f"{self.name}-keys")
         text = base64.b64decode(secret["data"]["keys.yaml"]).decode()
         keys = yaml.safe_load(text)
         self._keys = next((str(key), str(value)) for key, value in keys.items())
-        service = await self.get("service", f"{self.full_name}-signaling")
+        service = await self.get("service", f"{self.name}-signaling")
         front = {
             "apiVersion": "v1",
             "kind": "Service",
