@@ -12,7 +12,7 @@ NAMESPACE ?= roomwright
 .PHONY: help setup run check test soak fuzz bench fmt lock images install e2e release clean
 
 help:  ## list the commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 setup:  ## install and build what is missing
 	@$(SETUP)
