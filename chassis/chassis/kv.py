@@ -21,7 +21,7 @@ from nats.js import JetStreamContext
 from nats.js import api as jetstream
 from nats.js.kv import KeyValue
 
-from chassis.bus import NatsBus
+from chassis.bus import ACK_TIMEOUT_S, NatsBus
 from chassis.errors import (
     KeyExists,
     KvUnavailable,
@@ -88,6 +88,10 @@ class Kv(Protocol):
 
     async def keys(self) -> list[str]:
         """Every key there is now, sorted."""
+        ...
+
+    async def entries(self, under: str) -> list[Entry]:
+        """Every entry now whose key is `path(under, ...)`, sorted by key; others cost nothing."""
         ...
 
     async def last_revision(self) -> int:
@@ -183,6 +187,25 @@ class NatsKv:
             return []
         except (nats.errors.Error, TimeoutError) as error:
             raise self._unavailable(error) from error
+
+    async def entries(self, under: str) -> list[Entry]:
+        """See `Kv.entries`."""
+        store = await self._store()
+        found: dict[str, Entry] = {}
+        try:
+            watcher = await store.watch(f"{encode_key(under)}.>", ignore_deletes=True)
+            try:
+                async with asyncio.timeout(ACK_TIMEOUT_S):
+                    async for update in watcher:
+                        if update is None:
+                            break
+                        key = decode_key(update.key)
+                        found[key] = Entry(key, update.value or b"", update.revision or 0)
+            finally:
+                await watcher.stop()  # type: ignore[no-untyped-call]
+        except (nats.errors.Error, TimeoutError) as error:
+            raise self._unavailable(error) from error
+        return [found[key] for key in sorted(found)]
 
     async def last_revision(self) -> int:
         """See `Kv.last_revision`."""
@@ -374,6 +397,13 @@ class MemoryKv:
         self._require()
         return sorted(self._entries)
 
+    async def entries(self, under: str) -> list[Entry]:
+        """See `Kv.entries`."""
+        self._require()
+        return [
+            self._entries[key] for key in sorted(self._entries) if key.startswith(under + _LEVEL)
+        ]
+
     async def last_revision(self) -> int:
         """See `Kv.last_revision`."""
         self._require()
@@ -435,21 +465,35 @@ def memory_buckets() -> OpenKv:
     return open_kv
 
 
+def path(*names: str) -> str:
+    """A key below another: `path(room, sid)` is among `entries(path(room))`; any names will do."""
+    return _LEVEL.join(name.replace("%", "%25").replace(_LEVEL, "%1F") for name in names)
+
+
 def encode_key(key: str) -> str:
-    """A key as NATS allows it: itself where that is possible, else `=` and base64url."""
-    if _PLAIN_KEY.fullmatch(key):
-        return key
-    return "=" + base64.urlsafe_b64encode(key.encode()).rstrip(b"=").decode()
+    """A key as NATS allows it, a token for each level: itself if possible, else `=` and base64url."""
+    return ".".join(_encode_level(level) for level in key.split(_LEVEL))
 
 
 def decode_key(encoded: str) -> str:
     """The inverse of `encode_key`."""
+    return _LEVEL.join(_decode_level(level) for level in encoded.split("."))
+
+
+def _encode_level(level: str) -> str:
+    if _PLAIN_KEY.fullmatch(level):
+        return level
+    return "=" + base64.urlsafe_b64encode(level.encode()).rstrip(b"=").decode()
+
+
+def _decode_level(encoded: str) -> str:
     if not encoded.startswith("="):
         return encoded
     text = encoded[1:]
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
 
 
+_LEVEL: Final = "\x1f"  # ASCII unit separator: in no key that was not made by `path`
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _RETRY_S: Final = 0.5
 _STREAM_NAME_IN_USE: Final = 10058

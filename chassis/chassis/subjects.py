@@ -44,6 +44,8 @@ EVENT_PARTITIONS: Final = 64
 
 NODES: Final = Bucket("nodes", max_value_bytes=16 * 1024, ttl_s=120)
 ROOMS: Final = Bucket("rooms", max_value_bytes=16 * 1024)
+CHECKPOINTS: Final = Bucket("checkpoints", max_value_bytes=1000 * 1000)
+"""What a room's next home needs: keys are `kv.path(room name)` and `kv.path(room name, sid)`."""
 
 
 def event_subject(room_name: str, event_name: str) -> str:

@@ -8,7 +8,7 @@ import pytest
 from chassis import kv as chassis_kv
 from chassis.bus import NatsBus
 from chassis.errors import KeyExists, KvError, KvUnavailable, WrongRevision
-from chassis.kv import CaughtUp, Change, Deleted, Entry, Kv, MemoryKv, NatsKv
+from chassis.kv import CaughtUp, Change, Deleted, Entry, Kv, MemoryKv, NatsKv, path
 from chassis.subjects import Bucket
 from tests.support.nats import Cable, connected_bus, disconnected, running_nats
 
@@ -177,6 +177,7 @@ async def test_without_a_connection_everything_is_refused_at_once() -> None:
             lost.put("a", b""),
             lost.delete("a"),
             lost.keys(),
+            lost.entries("a"),
             lost.last_revision(),
         ):
             with pytest.raises(KvUnavailable):
@@ -226,8 +227,40 @@ async def test_write_that_is_not_acknowledged_is_of_unknown_outcome() -> None:
             await writing
 
 
+ROOMS = ["a", "a.b", "with space", "per%cent", "unit\x1fseparator", "", "é", "*", ">"]
+
+
+async def test_entries_below_a_key_are_those_and_no_others(kv: Kv) -> None:
+    revisions = {
+        path(room, sid): await kv.put(path(room, sid), room.encode())
+        for room in ROOMS
+        for sid in ("PA_1", "PA_2")
+    }
+    await kv.put(path("a"), b"the room itself")
+    for room in ROOMS:
+        below = [path(room, "PA_1"), path(room, "PA_2")]
+        found = await kv.entries(path(room))
+        assert found == [Entry(key, room.encode(), revisions[key]) for key in below], room
+    await kv.delete(path("a", "PA_1"), revisions[path("a", "PA_1")])
+    assert [entry.key for entry in await kv.entries(path("a"))] == [path("a", "PA_2")]
+    assert await kv.entries(path("nobody")) == []
+    assert await kv.get(path("a")) is not None
+
+
 def test_key_encoding_is_reversible_and_distinct() -> None:
-    keys = ["a", "=a", "YQ", "=YQ", "a.b", "a b", "", "é"]
+    keys = [
+        "a",
+        "=a",
+        "YQ",
+        "=YQ",
+        "a.b",
+        "a b",
+        "",
+        "é",
+        path("a", "b"),
+        path("a", ""),
+        path("", "a.b"),
+    ]
     encoded = [chassis_kv.encode_key(key) for key in keys]
     assert len(set(encoded)) == len(keys)
     assert [chassis_kv.decode_key(text) for text in encoded] == keys
