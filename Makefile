@@ -4,12 +4,13 @@ VENV := .venv/bin
 SETUP := $(PYTHON) tools/setup.py
 ARGS ?=
 SECONDS ?= 60
+SCENARIO ?=
 TAG ?= dev
 RELEASE ?= roomwright
 NAMESPACE ?= roomwright
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test soak fuzz bench fmt lock images install e2e release clean
+.PHONY: help setup run check test soak fuzz bench load fmt lock images install e2e release clean
 
 help:  ## list the commands
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,6 +35,9 @@ fuzz: setup  ## fuzz every parser of network bytes (nightly Rust, cargo-fuzz); S
 
 bench: setup  ## measure a server with a swarm; ARGS="--url ws://... --server-pid N" for another server
 	@$(VENV)/python -m loadtest.bench $(ARGS)
+
+load: setup  ## load a server by Locust; SCENARIO=classroom ARGS="--url ws://... --web"; no SCENARIO lists them
+	@$(VENV)/python -m loadtest $(if $(SCENARIO),run $(SCENARIO),list) $(ARGS)
 
 fmt: setup  ## format everything
 	@$(VENV)/ruff format . && $(VENV)/ruff check --fix . && cd media && cargo fmt

@@ -19,8 +19,9 @@ from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from loadtest.access import Target
 from loadtest.process import Usage, machine_load, usage
-from loadtest.swarm import Fanout, Swarm, Target
+from loadtest.swarm import Fanout, Swarm
 
 VIDEO = Fanout(kind="video", frames_per_second=30, packets_per_frame=10, payload_bytes=1100)
 AUDIO = Fanout(kind="audio", frames_per_second=50, packets_per_frame=1, payload_bytes=100)

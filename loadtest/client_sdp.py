@@ -5,7 +5,7 @@ values. Not a browser: one codec for sound and one for pictures, simulcast told 
 swarm's sources have no rids), and this side always waits for the server's ClientHello.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -143,10 +143,19 @@ def read_answer(
     return _server_transport(answer), tuple(layers)
 
 
+def no_publisher(_publisher: str) -> bool:
+    """Says of everybody that time stamps are not read."""
+    return False
+
+
 def answer_subscriber(
-    transport: ClientTransport, offer_sdp: str, *, session_version: int = 1, probe: bool = False
+    transport: ClientTransport,
+    offer_sdp: str,
+    *,
+    session_version: int = 1,
+    probe: Callable[[str], bool] = no_publisher,
 ) -> SubscriberAnswer:
-    """Take everything the server offers. `probe`: read the swarm's time stamps out of payloads."""
+    """Take everything the server offers. `probe`: of which publisher (its participant sid) to read time stamps."""
     offer = SdpCache().parse(offer_sdp)
     sections = []
     tracks = []
@@ -169,18 +178,18 @@ def answer_subscriber(
             )
         )
         if sending and offered.msid is not None:
-            tracks.append(_received(offered, offered.kind, offered.msid, probe=probe))
+            tracks.append(_received(offered, offered.kind, offered.msid, probe))
     sdp = _render(transport, sections, session_version)
     return SubscriberAnswer(sdp, _server_transport(offer), tuple(tracks))
 
 
 def received_tracks(
-    answer_sdp: str, *, probe: bool = False
+    answer_sdp: str, *, probe: Callable[[str], bool] = no_publisher
 ) -> tuple[ServerTransport, tuple[ReceivedTrack, ...]]:
     """What an answer of a single connection sends us."""
     answer = SdpCache().parse(answer_sdp)
     tracks = [
-        _received(section, section.kind, section.msid, probe=probe)
+        _received(section, section.kind, section.msid, probe)
         for section in answer.sections
         if section.kind != "application"
         and section.direction in ("sendonly", "sendrecv")
@@ -190,7 +199,7 @@ def received_tracks(
 
 
 def _received(
-    section: MediaSection, kind: Kind, msid: tuple[str, str], *, probe: bool
+    section: MediaSection, kind: Kind, msid: tuple[str, str], probe: Callable[[str], bool]
 ) -> ReceivedTrack:
     rtx = {
         group.ssrcs[0]: group.ssrcs[1]
@@ -199,10 +208,11 @@ def _received(
     }
     media = [ssrc for ssrc, _ in section.ssrcs if ssrc not in rtx.values()][:1]
     stream, track_sid = msid
+    publisher = stream.partition("|")[0]
     return ReceivedTrack(
         mid=section.mid,
         track_sid=track_sid,
-        publisher=stream.partition("|")[0],
+        publisher=publisher,
         kind=kind,
         receiver=ReceiverConfig(
             kind,
@@ -210,7 +220,7 @@ def _received(
             _engine_codecs(section),
             [Encoding(0, ssrc=ssrc, rtx_ssrc=rtx.get(ssrc)) for ssrc in media],
             _extension_ids(section),
-            probe=probe,
+            probe=probe(publisher),
         ),
     )
 

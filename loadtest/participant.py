@@ -9,17 +9,16 @@ import contextlib
 import json
 import secrets
 import time
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 from urllib.parse import urlencode
 
-import jwt
 from livekit.protocol import models, rtc
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from loadtest.access import join_token
 from loadtest.client_sdp import (
     RTX_OFFSET,
     AcceptedLayer,
@@ -38,7 +37,6 @@ if TYPE_CHECKING:
 
 STEP_TIMEOUT_S = 30.0
 LEAVE_TIMEOUT_S = 5.0
-TOKEN_LIFETIME_S = 6 * 3600
 MAX_MESSAGE_BYTES = 2 * 1024 * 1024
 QUERY = urlencode(
     {
@@ -103,10 +101,11 @@ class Participant:
 
     async def connect(self) -> None:
         """Join, and wait until the peer connections are up: the primary one, and the publisher where SDKs make it."""
+        token = join_token(self._swarm.target, self._room, self.identity)
         began = time.monotonic()
         self._socket = await connect(
             f"{self._swarm.target.url}/rtc?{QUERY}",
-            additional_headers={"Authorization": f"Bearer {self._token()}"},
+            additional_headers={"Authorization": f"Bearer {token}"},
             compression=None,
             max_size=MAX_MESSAGE_BYTES,
             ping_interval=None,
@@ -146,6 +145,13 @@ class Participant:
         """Wait for the first packet of any track."""
         await self._until(lambda: bool(self._with_media), "media")
 
+    async def until_over(self) -> Exception:
+        """Wait until the session ends without our asking; why it did."""
+        while self._failure is None:
+            self._changed.clear()
+            await self._changed.wait()
+        return self._failure
+
     async def ping(self) -> None:
         """Say that we are here, as SDKs do; nothing before and after the socket's life."""
         if self._socket is None:
@@ -173,6 +179,8 @@ class Participant:
             (self._publisher.number, self._subscriber.number),
             (track for _, track in self._received.values()),
         )
+        if self._join is not None:
+            self._swarm.forget_sid(self._join.participant.sid)
 
     # --------------------------------------------------------------------------------- what the engine says
 
@@ -209,6 +217,7 @@ class Participant:
         match response.WhichOneof("message"):
             case "join":
                 self._join = response.join
+                self._swarm.add_sid(response.join.participant.sid)
             case "offer":
                 await self._answer(response.offer)
             case "answer":
@@ -254,7 +263,9 @@ class Participant:
         is_first = not connection.is_created
         if is_first:
             self._create(connection, controlling="a=ice-lite" in offer.sdp)
-        answer = answer_subscriber(connection.transport, offer.sdp, probe=True)
+        answer = answer_subscriber(
+            connection.transport, offer.sdp, probe=self._swarm.is_of_this_process
+        )
         self._set_server(connection, answer.server, offer.sdp)
         self._receive(answer.tracks)
         description = rtc.SessionDescription(type="answer", sdp=answer.sdp, id=offer.id)
@@ -273,7 +284,7 @@ class Participant:
                 del self._received[mid]
         for mid, track in tracks.items():
             if mid not in self._received:
-                number = self._swarm.new_received_track(self)
+                number = self._swarm.new_received_track(self, track.kind)
                 self._received[mid] = (track.track_sid, number)
                 self._engine.add_receiver(self._subscriber.number, number, track.receiver)
 
@@ -354,19 +365,6 @@ class Participant:
                     await self._changed.wait()
         except TimeoutError:
             raise TimeoutError(f"{self.identity}: no {what} in {STEP_TIMEOUT_S:.0f} s") from None
-
-    def _token(self) -> str:
-        now = int(time.time())
-        claims = {
-            "iss": self._swarm.target.key,
-            "sub": self.identity,
-            "nbf": now - 60,
-            "exp": now + TOKEN_LIFETIME_S,
-            "video": {"roomJoin": True, "room": self._room},
-        }
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a development secret is short, and not ours to refuse
-            return jwt.encode(claims, self._swarm.target.secret, algorithm="HS256")
 
 
 def _announcement(cid: str, shape: "Fanout") -> rtc.AddTrackRequest:

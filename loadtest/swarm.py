@@ -10,11 +10,12 @@ import itertools
 import secrets
 import socket
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from typing import Literal
 from urllib.parse import urlsplit
 
+from loadtest.access import Target
+from loadtest.client_sdp import Kind
 from loadtest.latency import percentile_ms, since
 from loadtest.participant import Participant
 from mediacore import (
@@ -36,22 +37,10 @@ LEAVES_AT_ONCE = 16
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """The server to load: `ws://` or `wss://` address without a path, and an API key of it."""
-
-    url: str
-    key: str
-    secret: str
-
-    def __repr__(self) -> str:
-        return f"Target({self.url!r}, {self.key!r})"
-
-
-@dataclass(frozen=True, slots=True)
 class Fanout:
     """What a publisher sends: frames in bursts of equal packets."""
 
-    kind: Literal["audio", "video"]
+    kind: Kind
     frames_per_second: float
     packets_per_frame: int
     payload_bytes: int
@@ -86,6 +75,9 @@ class Swarm:
         self._participants: dict[str, Participant] = {}
         self._by_connection: dict[int, Participant] = {}
         self._by_track: dict[int, Participant] = {}
+        self._kinds: dict[int, Kind] = {}
+        """Of received tracks."""
+        self._sids: set[str] = set()
         self._latency_before: list[int] = []
         self._lost_before = 0
         self._loop = asyncio.get_running_loop()
@@ -98,9 +90,9 @@ class Swarm:
         """A room name nobody used."""
         return f"swarm-{secrets.token_hex(6)}"
 
-    async def join(self, room: str) -> Participant:
-        """Join, and wait until every peer connection of the participant is up."""
-        participant = Participant(self, room, f"member-{next(self._numbers)}")
+    async def join(self, room: str, identity: str | None = None) -> Participant:
+        """Join, and wait until every peer connection of the participant is up; leave again when that fails."""
+        participant = Participant(self, room, identity or f"member-{next(self._numbers)}")
         self._participants[participant.identity] = participant
         try:
             await participant.connect()
@@ -152,7 +144,8 @@ class Swarm:
     async def leave(self, participant: Participant) -> None:
         """One participant says that it leaves, and is forgotten."""
         await participant.leave()
-        self._participants.pop(participant.identity, None)
+        if self._participants.get(participant.identity) is participant:
+            del self._participants[participant.identity]
 
     # ---------------------------------------------------------------------------------------- measuring
 
@@ -175,6 +168,12 @@ class Swarm:
         self._latency_before = list(stats.probe_latency_us)
         self._lost_before = self._lost(stats)
 
+    def received_tracks(self, stats: Stats) -> Iterator[tuple[TrackStats, Kind]]:
+        """Those of `stats` that arrive from the server, not made here."""
+        for track in stats.tracks:
+            if kind := self._kinds.get(track.track):
+                yield track, kind
+
     def _received(self, stats: Stats) -> Iterable[TrackStats]:
         return (track for track in stats.tracks if track.track in self._by_track)
 
@@ -193,11 +192,24 @@ class Swarm:
         """The number of a track that is made here."""
         return next(self._numbers)
 
-    def new_received_track(self, participant: Participant) -> int:
+    def new_received_track(self, participant: Participant, kind: Kind) -> int:
         """The number of a track that arrives; its events go to `participant`, and it counts as received."""
         number = next(self._numbers)
         self._by_track[number] = participant
+        self._kinds[number] = kind
         return number
+
+    def add_sid(self, sid: str) -> None:
+        """The server's name for one of ours."""
+        self._sids.add(sid)
+
+    def forget_sid(self, sid: str) -> None:
+        """One of ours left."""
+        self._sids.discard(sid)
+
+    def is_of_this_process(self, sid: str) -> bool:
+        """Whether a publisher's time stamps can be read: each process counts time from an instant of its own."""
+        return sid in self._sids
 
     def forget(self, connections: Iterable[int], tracks: Iterable[int]) -> None:
         """Numbers not used any more."""
@@ -205,6 +217,7 @@ class Swarm:
             self._by_connection.pop(connection, None)
         for track in tracks:
             self._by_track.pop(track, None)
+            self._kinds.pop(track, None)
 
     # ------------------------------------------------------------------------------------------- running
 

@@ -6,8 +6,9 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
+from loadtest.access import Target
 from loadtest.bench import AUDIO, VIDEO, fanout, joins
-from loadtest.swarm import Fanout, Swarm, Target
+from loadtest.swarm import Fanout, Swarm
 from tests.support.dev_server import KEY, SECRET, DevServer, running
 
 pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="module")]

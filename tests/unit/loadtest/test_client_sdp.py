@@ -62,7 +62,7 @@ def test_everything_the_server_offers_is_taken() -> None:
     machine.request(0.0)
     offer = machine.poll(0.0)
     assert isinstance(offer, Offer)
-    answer = answer_subscriber(OURS, offer.sdp, probe=True)
+    answer = answer_subscriber(OURS, offer.sdp, probe=lambda _: True)
     assert [(track.track_sid, track.publisher, track.mid) for track in answer.tracks] == [
         ("TR_a", "PA_x", "1"),
         ("TR_v", "PA_x", "2"),
