@@ -230,8 +230,24 @@ async def _run(build: Build[S], settings: S) -> None:
     async with AsyncExitStack() as stack:
         stack.enter_context(suppress(asyncio.CancelledError))
         chassis = await stack.enter_async_context(open_chassis(settings))
-        app = await build(settings, chassis)
-        await serve(app, stop, settings.drain_timeout_s)
+        app = await built(build(settings, chassis), stop)
+        if app is not None:
+            await serve(app, stop, settings.drain_timeout_s)
+
+
+async def built(building: Awaitable[App], stop: asyncio.Event) -> App | None:
+    """The app; None when `stop` was set first: some wait long before they can start."""
+    task, stopping = asyncio.ensure_future(building), asyncio.ensure_future(stop.wait())
+    try:
+        await asyncio.wait({task, stopping}, return_when=asyncio.FIRST_COMPLETED)
+        if task.done():
+            return task.result()
+        log.info("told to stop before the start")
+        return None
+    finally:
+        stopping.cancel()
+        task.cancel()
+        await asyncio.wait({task})
 
 
 def on_signals(stop: asyncio.Event, force: Callable[[], object]) -> None:

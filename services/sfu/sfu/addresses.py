@@ -114,7 +114,8 @@ class _Asking:
     ) -> list[Reachable]:
         """Ask until `read` makes something of the answer."""
         loop = asyncio.get_running_loop()
-        began = told = loop.time()
+        began = loop.time()
+        told = began - PROGRESS_EVERY_S
         while True:
             try:
                 answer = read(await find())

@@ -11,7 +11,7 @@ import pytest
 from chassis.chassis import Chassis, memory_chassis, open_chassis
 from chassis.errors import SettingsError
 from chassis.health import WebServer, bind
-from chassis.run import ServiceApp, on_signals, serve
+from chassis.run import ServiceApp, built, on_signals, serve
 from chassis.settings import ChassisSettings
 
 
@@ -121,3 +121,27 @@ async def test_chassis_without_an_internal_token_is_refused() -> None:
     with pytest.raises(SettingsError, match="internal_token"):
         async with open_chassis(ChassisSettings()):
             pass
+
+
+async def test_stop_before_the_app_is_built_ends_the_wait() -> None:
+    stop = asyncio.Event()
+    ended: list[str] = []
+
+    async def build_for_long() -> ServiceApp:
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.append("building")
+        raise AssertionError
+
+    asyncio.get_running_loop().call_later(0.01, stop.set)
+    assert await built(build_for_long(), stop) is None
+    assert ended == ["building"]
+
+
+async def test_app_that_cannot_be_built_says_why() -> None:
+    async def build_badly() -> ServiceApp:
+        raise SettingsError("no address")
+
+    with pytest.raises(SettingsError, match="no address"):
+        await built(build_badly(), asyncio.Event())
