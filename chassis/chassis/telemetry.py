@@ -108,6 +108,11 @@ def continued(carried: str) -> Iterator[None]:
         yield
 
 
+def enter_trace(context: Context) -> None:
+    """From here to the end of the block of `under` around, what happens belongs to this trace."""
+    contexts.attach(context)
+
+
 def leave_trace() -> None:
     """The task that calls this was made within a trace, and outlives it."""
     contexts.attach(Context())

@@ -146,8 +146,9 @@ class Joins:
         join = self._sessions.get(sid)
         if join is None or join.negotiating is None:
             return
-        with telemetry.under(telemetry.context_of(join.negotiating)):
-            self._log.info("media connected", participant=sid)
+        # The engine's report knows no trace; what the Room makes of it belongs to the join.
+        telemetry.enter_trace(telemetry.context_of(join.negotiating))
+        self._log.info("media connected", participant=sid)
         join.negotiating.end()
         join.negotiating = None
         self._metrics.joins.add(1, "rtc_connected")
