@@ -38,7 +38,7 @@ JSON: Final = "application/json"
 Methods = Mapping[str, tuple[type[Message], type[Message]]]
 """Method name to the types of its request and response."""
 Authenticate = Callable[[Request], "Grants | None"]
-"""Grants of a request, None without a token; raises TokenError for a bad one."""
+"""Grants of a request, None without a token; raises TokenError for a bad one, ServiceError for one too many."""
 Call = Callable[["TwirpContext", str, str, Message], Awaitable[Message]]
 """Performs one call: context, service, method, request; raises ServiceError."""
 
@@ -101,6 +101,8 @@ class _Front:
             return _text(413, "request body too large")
         except TokenError as error:
             return _text(error.http_status, str(error))
+        except ServiceError as error:
+            return error_response(error)
         except ClientDisconnect:
             return _text(499, "client closed request")
         methods = self._services.get(service)
@@ -154,7 +156,11 @@ def error_response(error: ServiceError) -> Response:
     body: dict[str, object] = {"code": error.code.value, "msg": error.message}
     if error.meta:
         body["meta"] = error.meta
-    return Response(json.dumps(body), status_code=error.http_status, media_type=JSON)
+    retry_after = error.meta.get("retry_after")
+    headers = {"Retry-After": retry_after} if retry_after else None
+    return Response(
+        json.dumps(body), status_code=error.http_status, media_type=JSON, headers=headers
+    )
 
 
 async def read_body(request: Request, limit: int = MAX_BODY_BYTES) -> bytes:

@@ -105,7 +105,8 @@ async def _serve(
 
     running = [signaling, sfu, placement]
     await _until_stopped(running, nats, stop)
-    await _drain(running, sfu.app.node.participants, say)
+    # Signaling's own drain sends clients to other replicas, and there is none.
+    await _drain([sfu, placement], sfu.app.node.participants, say)
 
 
 async def _drain(running: list[_Running], participants: int, say: Say) -> None:

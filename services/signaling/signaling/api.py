@@ -6,13 +6,13 @@ from dataclasses import dataclass, field
 import structlog
 from fastapi import APIRouter, Request
 from pydantic import SecretStr
-from starlette.datastructures import Headers, QueryParams
+from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
 
 from chassis import telemetry, tokens
 from chassis.clock import Clock
-from chassis.errors import NotFound, ServiceError, TokenError
+from chassis.errors import NotFound, ResourceExhausted, ServiceError, TokenError
 from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
 from signaling.claims import claims_of
@@ -22,12 +22,11 @@ from signaling.core.join import Join, JoinRefused, parse_join
 from signaling.core.leave import join_anew
 from signaling.core.session import SignalSocket
 from signaling.join_watch import JoinWatch
+from signaling.limits import Limits
 from signaling.metrics import SignalingMetrics
-from signaling.runner import Opening, SocketRunner, deny
+from signaling.runner import Opening, SocketRunner, answer_headers, deny
 
 log = structlog.get_logger(__name__)
-
-CORS_ANYONE = {"Access-Control-Allow-Origin": "*"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +39,7 @@ class RtcApi:
     clock: Clock
     metrics: SignalingMetrics
     auto_create: bool
+    limits: Limits
     sockets: set[SocketRunner] = field(default_factory=set)
 
     def router(self) -> APIRouter:
@@ -65,21 +65,26 @@ class RtcApi:
     def _validate_route(self, v1: bool):  # type: ignore[no-untyped-def]
         async def validate(request: Request) -> Response:
             try:
-                await self._check(request.query_params, request.headers, v1=v1)
+                await self._check(request, self.limits.address_of(request), v1=v1)
             except JoinRefused as refused:
-                return PlainTextResponse(refused.text, refused.status, headers=CORS_ANYONE)
-            return PlainTextResponse("success", headers=CORS_ANYONE)
+                headers = answer_headers(refused.retry_after)
+                return PlainTextResponse(refused.text, refused.status, headers=headers)
+            return PlainTextResponse("success", headers=answer_headers())
 
         return validate
 
     async def _check(
-        self, query: QueryParams, headers: Headers, *, v1: bool
+        self, connection: HTTPConnection, address: str, *, v1: bool
     ) -> tuple[Join, Grants]:
         try:
-            grants = self.authenticate(query, headers)
+            self.limits.admit_join(address)
+            grants = self.authenticate(address, connection)
+        except ResourceExhausted as error:
+            raise JoinRefused(429, error.message, error.meta["retry_after"]) from None
         except TokenError as error:
             raise JoinRefused(401, str(error)) from None
-        join = parse_join(query, grants, v1=v1, user_agent=headers.get("user-agent", ""))
+        user_agent = connection.headers.get("user-agent", "")
+        join = parse_join(connection.query_params, grants, v1=v1, user_agent=user_agent)
         assert grants is not None  # parse_join refuses a join without grants
         if not self._may_create(grants):
             try:
@@ -97,18 +102,18 @@ class RtcApi:
                 watch.gone()
 
     async def _serve_watched(self, websocket: WebSocket, watch: JoinWatch, *, v1: bool) -> None:
+        address = self.limits.address_of(websocket)
         try:
-            join, grants = await self._check(websocket.query_params, websocket.headers, v1=v1)
+            join, grants = await self._check(websocket, address, v1=v1)
         except JoinRefused as refused:
             self.metrics.joins_refused.add(1, str(refused.status))
             watch.refused(refused.status)
             log.info("join refused", status=refused.status, reason=refused.text)
-            await deny(websocket, refused.status, refused.text)
+            await deny(websocket, refused.status, refused.text, refused.retry_after)
             return
         watch.room_known(join.room_name, is_resume=join.request.reconnect)
         # A resume makes no room: one that is gone is answered, not made anew empty.
         create = self._may_create(grants) and not join.request.reconnect
-        client = websocket.client
         opening = node_pb2.OpenSession(
             room_name=join.room_name,
             claims=claims_of(grants, identity=join.identity).SerializeToString(),
@@ -118,7 +123,7 @@ class RtcApi:
             reconnect=join.request.reconnect,
             participant_sid=join.request.participant_sid,
             reconnect_reason=join.request.reconnect_reason,
-            client_address=client.host if client is not None else "",
+            client_address=address,
             traceparent=telemetry.traceparent(),
         )
 
@@ -152,14 +157,25 @@ class RtcApi:
     def _may_create(self, grants: Grants) -> bool:
         return self.auto_create or grants.video.room_create
 
-    def authenticate(self, query: QueryParams, headers: Headers) -> Grants | None:
-        """Verified grants; None without a token; raise `TokenError` for a bad one."""
-        return tokens.authenticate(
-            headers.get("authorization"),
-            query.get("access_token"),
-            self.keys,
-            self.clock.wall_ms() / 1000,
-        )
+    def authenticate(self, address: str, connection: HTTPConnection) -> Grants | None:
+        """Verified grants; None without a token; raise `TokenError` for a bad one.
+
+        Raise `ResourceExhausted` for an address that failed too often.
+        """
+        self.limits.admit_caller(address)
+        try:
+            grants = tokens.authenticate(
+                connection.headers.get("authorization"),
+                connection.query_params.get("access_token"),
+                self.keys,
+                self.clock.wall_ms() / 1000,
+            )
+        except TokenError:
+            self.limits.token_refused(address)
+            raise
+        if grants is None:
+            self.limits.token_refused(address)
+        return grants
 
 
 async def _not_an_upgrade() -> Response:

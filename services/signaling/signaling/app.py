@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from fastapi import Request
 
 from chassis.chassis import Chassis
@@ -11,8 +13,12 @@ from chassis.tokens import Grants
 from chassis.twirp import twirp_router
 from signaling.api import RtcApi
 from signaling.clients import NodeClients, PlacementClient
+from signaling.core.addresses import networks
 from signaling.core.grants import METHODS
+from signaling.core.limits import Buckets
+from signaling.drain import drain
 from signaling.http import SERVER_OPTIONS, make_app
+from signaling.limits import Limits
 from signaling.metrics import SignalingMetrics
 from signaling.room_api import RoomApi
 from signaling.settings import SignalingSettings
@@ -23,6 +29,15 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     placement = PlacementClient(settings.placement_address, chassis.auth)
     nodes = NodeClients(chassis.auth, placement, chassis.clock)
     metrics = SignalingMetrics(chassis.metrics)
+    joins = settings.joins_per_second_per_address, settings.joins_burst_per_address
+    limits = Limits(
+        joins=Buckets(*joins),
+        failures=Buckets(*joins),
+        calls=Buckets(settings.api_calls_per_second_per_key, settings.api_burst_per_key),
+        trusted_proxies=networks(settings.trusted_proxies),
+        clock=chassis.clock,
+        metrics=metrics,
+    )
     rtc_api = RtcApi(
         keys=settings.api_keys,
         placement=placement,
@@ -30,6 +45,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         clock=chassis.clock,
         metrics=metrics,
         auto_create=settings.auto_create,
+        limits=limits,
     )
     metrics.sockets.read_by(lambda: len(rtc_api.sockets))
     room_api = RoomApi(placement, nodes)
@@ -39,7 +55,10 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     }
 
     def authenticate(request: Request) -> Grants | None:
-        return rtc_api.authenticate(request.query_params, request.headers)
+        grants = rtc_api.authenticate(limits.address_of(request), request)
+        if grants is not None:
+            limits.admit_call(grants.api_key)
+        return grants
 
     twirp = twirp_router(services, room_api.call, authenticate, metrics.api_called)
     web = make_app([rtc_api.router(), twirp], settings.web_directory)
@@ -49,5 +68,12 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         chassis,
         web=[server],
         tasks=[nodes.close_idle],
+        drain=partial(
+            drain,
+            rtc_api.sockets,
+            chassis.clock,
+            delay_s=settings.drain_delay_s,
+            timeout_s=settings.drain_timeout_s,
+        ),
         after=[nodes.close, placement.close],
     )

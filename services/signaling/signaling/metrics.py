@@ -16,6 +16,9 @@ class SignalingMetrics:
         self.joins_refused = metrics.counter(
             "roomwright_signaling_joins_refused_total", "Joins refused before a node", ["status"]
         )
+        self.limited = metrics.counter(
+            "roomwright_signaling_limited_total", "Requests over a rate limit", ["limit"]
+        )
         self.bad_frames = metrics.counter(
             "roomwright_signaling_bad_frames_total", "Text frames that were no SignalRequest"
         )

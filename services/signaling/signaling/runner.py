@@ -286,12 +286,19 @@ class SocketRunner:
             await asyncio.sleep(-self._allowance / REQUESTS_PER_SECOND)
 
 
-async def deny(websocket: WebSocket, http_status: int, message: str) -> None:
+async def deny(websocket: WebSocket, http_status: int, message: str, retry_after: str = "") -> None:
     """Answer an upgrade request with a status and a plain text, which clients show to their users."""
-    headers = {"Access-Control-Allow-Origin": "*"}
     await websocket.send_denial_response(
-        PlainTextResponse(message, status_code=http_status, headers=headers)
+        PlainTextResponse(message, status_code=http_status, headers=answer_headers(retry_after))
     )
+
+
+def answer_headers(retry_after: str = "") -> dict[str, str]:
+    """Of an answer that every browser may read; `retry_after` in seconds, when it pays to wait."""
+    headers = {"Access-Control-Allow-Origin": "*"}
+    if retry_after:
+        headers |= {"Retry-After": retry_after, "Access-Control-Expose-Headers": "Retry-After"}
+    return headers
 
 
 def _home_not_found(error: ServiceError) -> HomeNotFound:

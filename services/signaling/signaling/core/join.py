@@ -35,10 +35,12 @@ _BROWSERS = (
 class JoinRefused(Exception):
     """The join may not go on; `status` and the text are for the client. The text never holds what was sent."""
 
-    def __init__(self, status: int, text: str) -> None:
+    def __init__(self, status: int, text: str, retry_after: str = "") -> None:
         super().__init__(text)
         self.status = status
         self.text = text
+        self.retry_after = retry_after
+        """Seconds, when the same request may go on later."""
 
 
 @dataclass(frozen=True, slots=True)
