@@ -226,6 +226,7 @@ class NatsKv:
             except (nats.errors.Error, TimeoutError, KvUnavailable):
                 await self._pause(connection)
                 continue
+            known.begin()
             try:
                 async for entry in self._until_reconnected(watcher, connection):
                     for change in known.learn(entry):
@@ -324,6 +325,10 @@ class _Known:
         self._fresh: set[str] = set()
         self._caught_up = False
 
+    def begin(self) -> None:
+        """A watcher begins: it will repeat everything that is there, then end it with None."""
+        self._fresh.clear()
+
     def learn(self, update: KeyValue.Entry | None) -> list[Change]:
         """The changes that one update means; None ends the initial values."""
         if update is None:
@@ -343,7 +348,6 @@ class _Known:
     def _settle(self) -> list[Change]:
         gone = sorted(self._revisions.keys() - self._fresh)
         changes: list[Change] = [Deleted(key, self._revisions.pop(key)) for key in gone]
-        self._fresh.clear()
         if not self._caught_up:
             self._caught_up = True
             changes.append(CaughtUp())

@@ -72,7 +72,7 @@ def test_claimed_lease_belongs_in_the_store_when_nothing_newer_is_there() -> Non
 
 
 def test_lease_without_successor_is_told_of_without_a_holder() -> None:
-    assert over(LEASE) == Lease(NAME, RoomSid(""), NodeId(""), "", 7)
+    assert over(LEASE) == Lease(NAME, RoomSid(""), NodeId(""), "", 8)
 
 
 def test_late_news_of_a_lower_epoch_changes_nothing() -> None:

@@ -379,7 +379,7 @@ async def test_claimed_lease_that_was_given_back_is_named_without_a_holder(world
     lease = (await rooms.assign(NAME, create=True)).lease
     await rooms.release(NAME, lease.node_id, lease.epoch)
     [over] = await rooms.reclaim([lease])
-    assert (over.room_name, over.node_id, over.epoch) == (NAME, "", lease.epoch)
+    assert (over.room_name, over.node_id, over.epoch) == (NAME, "", lease.epoch + 1)
     with pytest.raises(NotFound):
         await rooms.find(NAME)
 

@@ -90,8 +90,8 @@ def outranks(claimed: Lease, stored: Lease | None) -> bool:
 
 
 def over(lease: Lease) -> Lease:
-    """How a lease that ended, and has no successor, is told of: without a holder."""
-    return Lease(lease.room_name, RoomSid(""), NodeId(""), "", lease.epoch)
+    """How a lease that ended, and has no successor, is told of: without a holder, and as superseded."""
+    return Lease(lease.room_name, RoomSid(""), NodeId(""), "", lease.epoch + 1)
 
 
 @dataclass(slots=True)
