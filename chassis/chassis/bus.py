@@ -88,6 +88,12 @@ class Subscription:
             self._wake.set()
             await self._close()
 
+    def take_waiting(self) -> list[Message]:
+        """What has come already, without waiting."""
+        waiting = list(self._messages)
+        self._messages.clear()
+        return waiting
+
     def __aiter__(self) -> AsyncIterator[Message]:
         return self
 

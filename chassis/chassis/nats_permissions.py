@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chassis.subjects import EVENTS, NODES, ROOMS, Bucket, Stream
+from chassis.subjects import EVENTS, NODES, ROOM_TAKEN_OVER, ROOMS, Bucket, Stream
 
 INBOX: Final = "_INBOX"
 
@@ -25,13 +25,17 @@ class User:
     """Buckets it reads and watches, and makes when they are not there; it writes no key."""
     publishes: tuple[Stream, ...] = ()
     """Streams it makes and appends to, and does not read."""
+    tells: tuple[str, ...] = ()
+    """Subjects of passing news that it publishes."""
+    hears: tuple[str, ...] = ()
+    """Subjects of passing news that it listens to."""
     may_everything: bool = False
     """The operator's own user."""
 
 
 USERS: Final[Mapping[str, User]] = {
-    "signaling": User(),
-    "placement": User(writes=(ROOMS, NODES)),
+    "signaling": User(hears=(ROOM_TAKEN_OVER,)),
+    "placement": User(writes=(ROOMS, NODES), tells=(ROOM_TAKEN_OVER,)),
     "sfu": User(writes=(NODES,), publishes=(EVENTS,)),
     "admin": User(may_everything=True),
 }
@@ -52,7 +56,8 @@ def may_publish(name: str) -> tuple[str, ...]:
 
 def may_subscribe(name: str) -> tuple[str, ...]:
     """Subjects the user may subscribe to."""
-    return (">",) if USERS[name].may_everything else (f"{inbox_prefix(name)}.>",)
+    user = USERS[name]
+    return (">",) if user.may_everything else (f"{inbox_prefix(name)}.>", *user.hears)
 
 
 def server_users() -> str:
@@ -82,6 +87,7 @@ def _publish(user: User) -> Iterator[str]:
     for events in user.publishes:
         yield from _make(events.name)
         yield from events.subjects
+    yield from user.tells
 
 
 def _make(stream: str) -> Iterator[str]:

@@ -48,6 +48,10 @@ CHECKPOINTS: Final = Bucket("checkpoints", max_value_bytes=1000 * 1000)
 """What a room's next home needs: keys are `kv.path(room name)` and `kv.path(room name, sid)`."""
 
 
+ROOM_TAKEN_OVER: Final = "rooms.taken_over"
+"""A room has another home since its holder was lost: `contracts.placement.v1.Lease`, told once."""
+
+
 def event_subject(room_name: str, event_name: str) -> str:
     """The subject of one fact about a room; the same room always has the same partition."""
     partition = zlib.crc32(room_name.encode()) % EVENT_PARTITIONS

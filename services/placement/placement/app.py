@@ -15,7 +15,7 @@ from chassis.errors import ServiceError
 from chassis.run import ServiceApp
 from contracts.placement.v1.placement_pb2_grpc import add_PlacementServiceServicer_to_server
 from placement.api import PlacementApi, no_addresses
-from placement.clients import KvLeaseStore, LeaseFeed, NodeFeed, NodeQuestions
+from placement.clients import KvLeaseStore, LeaseFeed, NodeFeed, NodeQuestions, TakeoverNews
 from placement.core.leases import LeaseCache
 from placement.core.nodes import NodeRegistry
 from placement.metrics import PlacementMetrics
@@ -41,7 +41,16 @@ async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
     bucket = await chassis.kv(subjects.ROOMS)
     lease_feed = LeaseFeed(bucket, cache, bus, clock, metrics)
     questions = NodeQuestions(registry, chassis.auth, lambda: bus.connected, clock, metrics)
-    rooms = Rooms(KvLeaseStore(bucket), cache, registry, questions, clock, metrics, settings.policy)
+    rooms = Rooms(
+        KvLeaseStore(bucket),
+        cache,
+        registry,
+        questions,
+        clock,
+        metrics,
+        settings.policy,
+        tell_takeover=TakeoverNews(bus).tell,
+    )
     cluster = _cluster(settings, chassis, registry) if settings.kubernetes else None
     api = PlacementApi(
         rooms,

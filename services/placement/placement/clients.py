@@ -10,10 +10,11 @@ from typing import Final
 import structlog
 from google.protobuf.message import DecodeError
 
-from chassis import rpc
+from chassis import rpc, subjects
 from chassis.bus import Bus
 from chassis.clock import Clock
 from chassis.errors import (
+    BusError,
     DataLoss,
     KeyExists,
     KvUnavailable,
@@ -41,6 +42,20 @@ ASK_INTERVAL_S: Final = 1.0
 ASK_DEADLINE_S: Final = 1.0
 MAX_QUESTIONS: Final = 32
 """Nodes that are asked at the same time."""
+
+
+class TakeoverNews:
+    """Tells signaling that a room has another home: the old one may still talk to its clients."""
+
+    def __init__(self, bus: Bus) -> None:
+        self._bus = bus
+
+    async def tell(self, lease: Lease) -> None:
+        """Once, to whoever listens; who misses it learns of it when the old home ends the room."""
+        try:
+            await self._bus.publish(subjects.ROOM_TAKEN_OVER, to_message(lease).SerializeToString())
+        except BusError as error:
+            log.warning("takeover not told", room=lease.room_name, error=str(error))
 
 
 class KvLeaseStore:

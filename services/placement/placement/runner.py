@@ -57,6 +57,14 @@ class LeaseStore(Protocol):
     async def remove(self, held: Held) -> bool: ...
 
 
+Tell = Callable[[Lease], Awaitable[None]]
+"""Lets signaling know of a lease that replaced a lost holder's."""
+
+
+async def tell_nobody(_lease: Lease) -> None:
+    """For a placement that nobody listens to."""
+
+
 class Questions(Protocol):
     """Asks a node how it is; the answer is in the registry afterwards."""
 
@@ -84,7 +92,9 @@ class Rooms:
         metrics: PlacementMetrics,
         policy: Policy | None = None,
         draw: Draw = secrets.randbelow,
+        tell_takeover: Tell = tell_nobody,
     ) -> None:
+        self._tell_takeover = tell_takeover
         self._store = store
         self._cache = cache
         self._nodes = nodes
@@ -266,7 +276,7 @@ class Rooms:
         for _ in range(ATTEMPTS):
             if held is not None and held.nonce == nonce:
                 if held.lease.epoch > floor:
-                    return self._assigned(held, created=held.lease.room_sid == sid)
+                    return await self._assigned(held, created=held.lease.room_sid == sid)
                 # The store's revisions are below epochs that were given: it lost its data.
                 self._cache.store_began_anew()
                 lease = replace(held.lease, epoch=floor + 1)
@@ -304,7 +314,7 @@ class Rooms:
         self._metrics.assignments.add(1, "kept")
         return Assignment(lease, created=False)
 
-    def _assigned(self, held: Held, *, created: bool) -> Assignment:
+    async def _assigned(self, held: Held, *, created: bool) -> Assignment:
         lease = held.lease
         self._cache.stored(held)
         self._nodes.assigned(lease.node_id, rooms=1, participants=1)
@@ -313,6 +323,7 @@ class Rooms:
             log.warning(
                 "room taken over", room=lease.room_name, node=lease.node_id, epoch=lease.epoch
             )
+            await self._tell_takeover(lease)
         return Assignment(lease, created)
 
     def _choose(self, region: str) -> Node:

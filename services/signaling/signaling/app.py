@@ -67,7 +67,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         "signaling",
         chassis,
         web=[server],
-        tasks=[nodes.close_idle],
+        tasks=[nodes.close_idle, partial(nodes.follow_takeovers, chassis.bus)],
         drain=partial(
             drain,
             rtc_api.sockets,

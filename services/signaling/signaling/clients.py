@@ -1,15 +1,17 @@
 """Outbound: placement, and the signal stream and API calls of every node this replica talks to."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar, assert_never
 
 import structlog
+from google.protobuf.message import DecodeError
 
-from chassis import rpc, telemetry
+from chassis import rpc, subjects, telemetry
+from chassis.bus import Bus, Subscription
 from chassis.clock import Clock
-from chassis.errors import NotFound, ServiceError, Unimplemented, Unreachable
+from chassis.errors import BusError, NotFound, ServiceError, Unimplemented, Unreachable
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from signaling.core import lost_node
@@ -207,6 +209,12 @@ class NodeClient:
             raise ServiceError.of(response.error_code, response.error_message)
         return response.response
 
+    def leave_rooms(self, epochs: Mapping[str, int]) -> None:
+        """Rooms whose homes were taken over, with their new epochs: sessions of older ones are over."""
+        for session in list(self._sessions.values()):
+            if session.room.epoch < epochs.get(session.room.name, 0):
+                session.on_event(RoomMoved())
+
     async def close(self) -> None:
         """End the stream; the node sees every socket of this replica go."""
         tasks = [*self._searches, *([self._task] if self._task is not None else [])]
@@ -396,6 +404,29 @@ class NodeClients:
         if key not in self._nodes:
             self._nodes[key] = NodeClient(*key, self._auth, self._placement, self._clock)
         return self._nodes[key]
+
+    async def follow_takeovers(self, bus: Bus) -> None:
+        """Until canceled: who is in a room whose old home still serves this replica is sent to the new one."""
+        while True:
+            connection = bus.connections
+            try:
+                async with await bus.subscribe(subjects.ROOM_TAKEN_OVER) as news:
+                    await self._leave_rooms_of(news)
+            except BusError:
+                await bus.wait_for_reconnection(connection)
+
+    async def _leave_rooms_of(self, news: Subscription) -> None:
+        async for message in news:
+            epochs: dict[str, int] = {}
+            for data in (message.data, *(later.data for later in news.take_waiting())):
+                try:
+                    lease = placement_pb2.Lease.FromString(data)
+                except DecodeError:
+                    log.warning("news of a takeover cannot be read")
+                    continue
+                epochs[lease.room_name] = max(lease.epoch, epochs.get(lease.room_name, 0))
+            for node in list(self._nodes.values()):
+                node.leave_rooms(epochs)
 
     async def close_idle(self) -> None:
         """Close, now and then, what was not used lately: nodes come and go, and their channels with them."""

@@ -120,11 +120,15 @@ def test_a_lost_node_that_is_back_makes_the_client_resume() -> None:
 
 def test_a_room_that_moved_makes_the_client_join_anew() -> None:
     socket = accepted()
-    assert socket.handle(RoomMoved(), 1.0) == []
     socket.handle(NodeLost(), 1.0)
     assert socket.handle(RoomMoved(), 6.0) == [Write(LEAVE)]
     assert socket.handle(RoomMoved(), 6.0) == []
     assert socket.handle(Written(), 6.1) == [Close(1000)]
+
+
+def test_a_room_taken_over_while_its_old_home_still_answers_makes_the_client_join_anew() -> None:
+    socket = accepted()
+    assert socket.handle(RoomMoved(), 6.0) == [Write(LEAVE)]
 
 
 def test_a_node_that_stays_lost_makes_the_client_try_a_resume() -> None:

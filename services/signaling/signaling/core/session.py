@@ -84,7 +84,7 @@ class NodeBack:
 
 @dataclass(frozen=True, slots=True)
 class RoomMoved:
-    """The lost node's room lives elsewhere now, or nowhere: the client must join anew."""
+    """The room lives elsewhere now, or nowhere: the client must join anew."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -277,7 +277,7 @@ class SignalSocket:
         return []
 
     def _room_moved(self, now: float) -> list[Effect]:
-        if self._lost_at is None or self._close_code is not None:
+        if not self.accepted or self._close_code is not None:
             return []
         return [*self._enqueue(self.join_anew), *self._close_when_flushed(NORMAL, now)]
 
