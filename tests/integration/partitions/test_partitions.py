@@ -4,6 +4,7 @@ The cuts swallow packets, as a broken network does. The four partitions are thos
 """
 
 import asyncio
+import itertools
 import signal
 import time
 from collections.abc import AsyncIterator
@@ -47,7 +48,7 @@ class Call:
     def longest_gap(self, since: float) -> float:
         """Seconds of silence at most, from `since` until now."""
         times = [since, *(at for at in self.heard if at > since), time.monotonic()]
-        return max(later - earlier for earlier, later in zip(times, times[1:], strict=False))
+        return max(later - earlier for earlier, later in itertools.pairwise(times))
 
     async def home(self, placement: str = "placement1") -> tuple[str, int]:
         """(host, epoch) of the room."""
