@@ -110,7 +110,7 @@ class Release:
         """`helm test` with logs; raises with its output when it fails."""
         begin = time.monotonic()
         told = await self.cluster.run(
-            "helm", "test", self.name, "-n", self.namespace, "--logs", "--timeout", "120s"
+            "helm", "test", self.name, "-n", self.namespace, "--timeout", "120s"
         )
         self._cost("helm test", begin)
         return told
