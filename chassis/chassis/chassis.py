@@ -49,8 +49,7 @@ async def open_chassis(settings: ChassisSettings) -> AsyncIterator[Chassis]:
     health = Health()
     metrics = Metrics({"node_id": settings.node_id, "node_type": NODE_TYPE})
     watch_process(metrics)
-    connected = metrics.gauge("roomwright_bus_connected", "1 while NATS can be reached, else 0.")
-    connected.read_by(lambda: float(bus.connected))
+    watch_bus(metrics, bus)
     # Told, not judged: losing the bus must not take a service with calls out of rotation.
     health.tell("bus", lambda: "connected" if bus.connected else "not connected")
     try:
@@ -59,6 +58,12 @@ async def open_chassis(settings: ChassisSettings) -> AsyncIterator[Chassis]:
         )
     finally:
         await bus.close()
+
+
+def watch_bus(metrics: Metrics, bus: Bus) -> None:
+    """Show whether the bus can be reached."""
+    connected = metrics.gauge("roomwright_bus_connected", "1 while NATS can be reached, else 0.")
+    connected.read_by(lambda: float(bus.connected))
 
 
 def memory_chassis(settings: ChassisSettings, clock: Clock | None = None) -> Chassis:

@@ -232,9 +232,12 @@ class Metrics:
         self._field_labels = tuple((field_labels or {}).items())
 
     @property
-    def names(self) -> Mapping[str, str]:
-        """The name of every metric and its kind."""
-        return {name: metric.kind for name, metric in self._metrics.items()}
+    def declared(self) -> Mapping[str, tuple[str, frozenset[str]]]:
+        """Kind and label names of every metric, by name."""
+        return {
+            name: (metric.kind, frozenset((*(key for key, _ in metric.constant), *metric.labels)))
+            for name, metric in self._metrics.items()
+        }
 
     def counter(self, name: str, help_text: str, labels: Sequence[str] = ()) -> Counter:
         """A count that only grows; our own names end in `_total`."""
@@ -282,7 +285,7 @@ class _Metric:
         self.constant: tuple[tuple[str, str], ...] = ()
         """Labels with the same value on every sample."""
         self._help = help_text
-        self._labels = labels
+        self.labels = labels
 
     def lines(self) -> Iterator[str]:
         """The metric's lines in the text format."""
@@ -294,14 +297,14 @@ class _Metric:
         raise NotImplementedError
 
     def _sample(self, suffix: str, values: Labels, value: float, **more: str) -> str:
-        pairs = [*self.constant, *zip(self._labels, values, strict=True), *more.items()]
+        pairs = [*self.constant, *zip(self.labels, values, strict=True), *more.items()]
         text = ",".join(f'{name}="{_escaped(label)}"' for name, label in pairs)
         braces = f"{{{text}}}" if text else ""
         return f"{self.name}{suffix}{braces} {_number(value)}"
 
     def _check(self, values: Labels) -> Labels:
-        if len(values) != len(self._labels):
-            raise ValueError(f"metric {self.name} has the labels {self._labels}, not {values}")
+        if len(values) != len(self.labels):
+            raise ValueError(f"metric {self.name} has the labels {self.labels}, not {values}")
         return values
 
 

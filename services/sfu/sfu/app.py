@@ -56,6 +56,7 @@ class SfuApp(ServiceApp):
     ) -> None:
         self.engine = engine
         self._media = media
+        self._metrics = metrics
         self.node = node
         self._settings = settings
         self._streams = streams
@@ -89,6 +90,8 @@ class SfuApp(ServiceApp):
     def record(self) -> placement_pb2.NodeRecord:
         """What placement is told of this node."""
         settings, traffic = self._settings, self.engine.traffic(self._clock.now())
+        cpu_load = self._cpu.read()
+        self._metrics.cpu_load.set(cpu_load)
         return placement_pb2.NodeRecord(
             schema=NODE_SCHEMA,
             node_id=settings.node_id,
@@ -98,7 +101,7 @@ class SfuApp(ServiceApp):
             rooms=self.node.rooms,
             participants=self.node.participants,
             participant_limit=settings.participant_limit,
-            cpu_load=self._cpu.read(),
+            cpu_load=cpu_load,
             system_load=system_load(),
             tracks_in=traffic.tracks_in,
             tracks_out=traffic.tracks_out,

@@ -74,12 +74,17 @@ class SfuMetrics:
         self.frozen = metrics.gauge(
             "roomwright_sfu_frozen", "1 while this node's leases are not renewed"
         )
+        self.cpu_load = metrics.gauge(
+            "roomwright_sfu_cpu_load", "Share of the CPU it may use that this node uses, 0..1"
+        )
         self.signal_streams = metrics.gauge(
             "roomwright_sfu_signal_streams", "Signaling replicas connected"
         )
         self.faults = metrics.counter(
             "roomwright_sfu_faults_total", "Bugs met and survived, by machine", ["machine"]
         )
+        for machine in ("ForRoom", "ForStage", "ForLink"):
+            self.faults.add(0, machine)  # an increase from nothing is none to Prometheus
         self.refused = metrics.counter(
             "roomwright_sfu_refused_total", "Joins and calls refused", ["reason"]
         )
