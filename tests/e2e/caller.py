@@ -9,6 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from itertools import pairwise, permutations
+from typing import Self
 
 from livekit import rtc
 from playwright.async_api import Browser
@@ -39,6 +40,12 @@ class Caller(ABC):
     @abstractmethod
     async def leave(self) -> None:
         """End the call."""
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.leave()
 
     def frames(self, of: "Caller") -> int:
         """How many pictures of another's camera came until now."""
@@ -95,9 +102,13 @@ class PythonCaller(Caller):
     ) -> "PythonCaller":
         """Connect and publish a tone and a moving picture."""
         caller = PythonCaller(await PythonClient.join(server, room, identity, single=single))
-        if publish:
-            await caller.client.publish_tone()
-            await caller.client.publish_video(simulcast=False)
+        try:
+            if publish:
+                await caller.client.publish_tone()
+                await caller.client.publish_video(simulcast=False)
+        except BaseException:
+            await caller.leave()
+            raise
         return caller
 
     async def events(self) -> list[str]:
@@ -131,9 +142,14 @@ class BrowserCaller(Caller):
     ) -> "BrowserCaller":
         """Connect and publish Chromium's fake devices."""
         client = await BrowserClient.join(browser, server, room, identity, single=single)
-        if publish:
-            await client.publish()
-        return BrowserCaller(client)
+        caller = BrowserCaller(client)
+        try:
+            if publish:
+                await client.publish()
+        except BaseException:
+            await caller.leave()
+            raise
+        return caller
 
     async def events(self) -> list[str]:
         return await self.client.events()

@@ -140,6 +140,7 @@ class Cluster:
 
     async def make_volumes(self, prefix: str, size: str, count: int, storage_class: str) -> None:
         """PersistentVolumes as directories of nodes, for a cluster that provides none."""
+        await self.drop_volumes(prefix)  # of a run that was cut off: they still name its claims
         nodes = await self.nodes()
         volumes = []
         for number in range(count):
@@ -165,7 +166,7 @@ class Cluster:
     async def drop_volumes(self, prefix: str) -> None:
         """The PersistentVolumes of `make_volumes`; their directories are emptied when they are made again."""
         selector = f"{OURS}={prefix}"
-        await self.run("kubectl", "delete", "pv", "-l", selector, "--wait=false")
+        await self.run("kubectl", "delete", "persistentvolume", "-l", selector)
 
     async def provides_volumes(self) -> bool:
         """A default StorageClass is there."""

@@ -1,5 +1,6 @@
 """The cluster, the release on it, and a browser. Run by `make e2e`, which builds and loads the images first.
 
+Every file begins with `pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(...)]`.
 `bare` is the chart installed with no values at all; `release` the same with several SFU nodes and short drains, as most
 tests want it. Files run in the order of `ORDER`; a file that is not named there runs before the last.
 """
@@ -22,7 +23,6 @@ ORDER = ("test_install", "test_upgrade", "test_failures")
 LAST = "test_uninstall"
 SHAPE = ("--set", "sfu.replicas=2", "--set", "sfu.drainSeconds=20")
 """What most tests need beyond no values: two nodes, and drains that fit into a test."""
-TEST_TIMEOUT_S = 600
 costs: dict[str, float] = {}
 """Seconds by part, printed at the end."""
 findings: list[str] = []
@@ -30,7 +30,7 @@ findings: list[str] = []
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Order the files; give each test the session's loop and enough time."""
+    """Order the files."""
 
     def place(item: pytest.Item) -> int:
         name = item.path.stem
@@ -39,10 +39,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         return ORDER.index(name) if name in ORDER else len(ORDER)
 
     items.sort(key=place)
-    for item in items:
-        item.add_marker(pytest.mark.asyncio(loop_scope="session"))
-        if item.get_closest_marker("timeout") is None:
-            item.add_marker(pytest.mark.timeout(TEST_TIMEOUT_S))
 
 
 @pytest.hookimpl(wrapper=True)
@@ -108,9 +104,10 @@ async def release(bare: Release) -> Release:
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
-async def browser() -> AsyncIterator[Browser]:
-    """Headless Chromium."""
-    async with chromium() as started:
+async def browser(bare: Release) -> AsyncIterator[Browser]:
+    """Headless Chromium, which lets the page use devices although its address is neither local nor https."""
+    flag = f"--unsafely-treat-insecure-origin-as-secure={bare.http_url}"
+    async with chromium(flag) as started:
         yield started
 
 

@@ -107,11 +107,15 @@ class Release:
         return await self._helm("uninstall", wait=True)
 
     async def test(self) -> str:
-        """`helm test` with logs; raises with its output when it fails."""
+        """`helm test`; raises with what the test pod said when it fails."""
         begin = time.monotonic()
-        told = await self.cluster.run(
-            "helm", "test", self.name, "-n", self.namespace, "--timeout", "120s"
-        )
+        command = ("helm", "test", self.name, "-n", self.namespace, "--timeout", "120s")
+        try:
+            told = await self.cluster.run(*command)
+        except AssertionError as error:
+            # The pod of a test that passed is gone; a failed one is kept.
+            selector = f"{INSTANCE}={self.name},{COMPONENT}=test"
+            raise AssertionError(f"{error}\n{await self.kubectl('logs', '-l', selector)}") from None
         self._cost("helm test", begin)
         return told
 

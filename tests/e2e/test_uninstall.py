@@ -1,6 +1,10 @@
 """Last of all: what is left when the release goes."""
 
+import pytest
+
 from tests.e2e.release import Release
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
 
 async def test_uninstall_leaves_only_the_volumes_of_nats_and_the_notes_say_so(

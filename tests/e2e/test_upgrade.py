@@ -4,8 +4,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
+import pytest
+
 from tests.e2e.caller import call, everybody_sees_everybody, gaps, now
 from tests.e2e.release import Release, eventually
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
 SERVICES = ("signaling", "placement", "sfu")
 MIXED_S = 60.0

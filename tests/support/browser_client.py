@@ -147,8 +147,8 @@ class BrowserClient:
 
 
 @asynccontextmanager
-async def chromium() -> AsyncIterator[Browser]:
-    """Headless Chromium from the machine; missing it is an error, never a skip."""
+async def chromium(*flags: str) -> AsyncIterator[Browser]:
+    """Headless Chromium from the machine, with further flags; missing it is an error, never a skip."""
     path = (
         shutil.which("chromium")
         or shutil.which("chromium-browser")
@@ -156,7 +156,7 @@ async def chromium() -> AsyncIterator[Browser]:
     )
     assert path is not None, "Chromium is missing: on Debian, `apt-get install chromium`"
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        browser = await playwright.chromium.launch(executable_path=path, args=[*FLAGS, *flags])
         try:
             yield browser
         finally:
