@@ -13,11 +13,14 @@ from livekit.protocol import rtc
 
 from chassis import rpc
 from chassis.clock import SystemClock
+from chassis.kv import Kv, MemoryKv
+from chassis.subjects import CHECKPOINTS
 from chassis.telemetry import Metrics
 from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
 from sfu.api import NodeService, SignalStreams
+from sfu.checkpoints import Checkpoints
 from sfu.clients import NodeDialer
 from sfu.core import room
 from sfu.core.media_commands import Command
@@ -60,6 +63,15 @@ class TestNode:
     witness: Witness
     stages: list[FakeStage]
     metrics: SfuMetrics
+    writing: asyncio.Task[None]
+
+    async def crash(self) -> None:
+        """Stop working at once, without a word to anybody."""
+        self.writing.cancel()
+        tasks = list(self.node._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
 
 
 @asynccontextmanager
@@ -71,6 +83,7 @@ async def running_node(
     lapses: bool = False,
     limits: NodeLimits | None = None,
     tracks: Callable[[], int] = lambda: 0,
+    bucket: Kv | None = None,
 ) -> AsyncIterator[TestNode]:
     """A node that serves until the block ends; its leases last unless told that they may lapse."""
     witness, stages = Witness(), list[FakeStage]()
@@ -82,6 +95,12 @@ async def running_node(
 
     streams = SignalStreams(metrics)
     clock = SystemClock()
+    kept = MemoryKv(CHECKPOINTS) if bucket is None else bucket
+
+    async def open_bucket() -> Kv:
+        return kept
+
+    checkpoints = Checkpoints(open_bucket, clock, metrics)
     renewal = Renewal(clock.now() + (0.0 if lapses else 1e9))
     node = Node(
         Surroundings(
@@ -92,6 +111,7 @@ async def running_node(
             events=witness,
             leases=witness,
             renewal=renewal,
+            checkpoints=checkpoints,
             dialer=NodeDialer(node_id, AUTH),
             make_stage=make_stage,
             room_settings=settings or room.RoomSettings(),
@@ -101,15 +121,19 @@ async def running_node(
             tracks=tracks,
         )
     )
+    writing = asyncio.create_task(checkpoints.run())
     record = placement_pb2.NodeRecord(node_id=node_id)
     service = NodeService(node, streams, lambda: record, clock)
     register = partial(node_pb2_grpc.add_NodeServiceServicer_to_server, service)
     server = rpc.make_server("127.0.0.1:0", register, auth=AUTH)
     await server.start()
     try:
-        yield TestNode(node, server.address, witness, stages, metrics)
+        yield TestNode(node, server.address, witness, stages, metrics, writing)
     finally:
         await node.close()
+        if not writing.cancelled():
+            await checkpoints.flush(1.0)
+            writing.cancel()
         await streams.finish(1.0)
         await server.stop()
 

@@ -11,12 +11,13 @@ import structlog
 from chassis.chassis import Chassis
 from chassis.errors import SettingsError
 from chassis.run import ServiceApp
-from chassis.subjects import NODES
+from chassis.subjects import CHECKPOINTS, NODES
 from chassis.tokens import sign_claims
 from contracts.node.v1 import node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
 from sfu.addresses import discover
 from sfu.api import NodeService, SignalStreams
+from sfu.checkpoints import Checkpoints
 from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
 from sfu.core.advertising import Advertised
 from sfu.core.effects import StageSettings
@@ -52,6 +53,7 @@ class SfuApp(ServiceApp):
         streams: SignalStreams,
         leases: PlacementLeases,
         events: EventPublisher,
+        checkpoints: Checkpoints,
         metrics: SfuMetrics,
     ) -> None:
         self.engine = engine
@@ -62,6 +64,7 @@ class SfuApp(ServiceApp):
         self._streams = streams
         self._leases = leases
         self._events = events
+        self._checkpoints = checkpoints
         self._heartbeat = Heartbeat(
             partial(chassis.kv, NODES), self.record, metrics, chassis.clock, node.renewed
         )
@@ -82,6 +85,7 @@ class SfuApp(ServiceApp):
                 node.watch_leases,
                 partial(leases.keep_reclaimed, chassis.bus, self._held_leases, self._superseded),
                 events.run,
+                checkpoints.run,
             ],
             before=[self._start_engine],
             drain=self._drain_rooms,
@@ -129,6 +133,7 @@ class SfuApp(ServiceApp):
         await asyncio.gather(
             self._leases.close(FLUSH_S),
             self._events.flush(FLUSH_S),
+            self._checkpoints.flush(FLUSH_S),
             self._heartbeat.retire(FLUSH_S),
         )
         await super().close()
@@ -192,6 +197,8 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
     stage_settings = _stage_settings(settings, engine)
 
+    checkpoints = Checkpoints(partial(chassis.kv, CHECKPOINTS), chassis.clock, metrics)
+
     def tracks() -> int:
         traffic = engine.traffic(chassis.clock.now())
         return traffic.tracks_in + traffic.tracks_out
@@ -208,6 +215,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             events=events,
             leases=leases,
             renewal=Renewal(chassis.clock.now()),
+            checkpoints=checkpoints,
             dialer=NodeDialer(settings.node_id, chassis.auth),
             make_stage=make_stage,
             room_settings=_room_settings(settings),
@@ -223,10 +231,12 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
         participants.read_by(lambda: node.participants)
     metrics.read_media(lambda: engine.stats().counters)
     chassis.health.tell("rooms", lambda: str(node.rooms))
+    metrics.checkpoints_waiting.read_by(lambda: checkpoints.waiting)
     try:
         return SfuApp(
             settings,
             chassis,
+            checkpoints=checkpoints,
             engine=engine,
             media=media,
             node=node,

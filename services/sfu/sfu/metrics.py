@@ -68,6 +68,13 @@ class SfuMetrics:
         self.participants = metrics.gauge(
             "roomwright_sfu_participants", "Participants on this node"
         )
+        self.checkpoints_waiting = metrics.gauge(
+            "roomwright_sfu_checkpoints_waiting", "Checkpoints whose latest value is not stored"
+        )
+        self.checkpoints_failed = metrics.counter(
+            "roomwright_sfu_checkpoints_failed_total",
+            "Checkpoints that could not be stored at once",
+        )
         self.draining = metrics.gauge(
             "roomwright_sfu_draining", "1 while this node takes no new rooms and waits to be empty"
         )

@@ -21,7 +21,17 @@ from contracts.node.v1 import node_pb2
 from sfu import ids
 from sfu.core import room, stage
 from sfu.core.media_events import MediaEvent, split_by_owner
-from sfu.runner import LINGER_S, ForRoom, ForStage, Home, Lease, RoomRunner, Stop, Surroundings
+from sfu.runner import (
+    LINGER_S,
+    ForRoom,
+    ForStage,
+    Home,
+    Lease,
+    RoomRunner,
+    Stop,
+    Surroundings,
+    left_of,
+)
 
 log = structlog.get_logger(__name__)
 ENDED_ROOMS_REMEMBERED = 10_000
@@ -144,7 +154,7 @@ class Node:
         if opened.home_node_id and opened.home_node_id != self.node_id:
             home = Home(opened.home_node_id, opened.home_address)
         configuration = _room_configuration(claims) if opened.room_created else None
-        return self._open(lease, home, configuration)
+        return self._open(lease, home, configuration, is_new=opened.room_created)
 
     def _answer_lost_resume(self, event: stage.SocketOpened) -> None:
         """The room is not here any more: a stage without sessions knows what to say."""
@@ -171,7 +181,9 @@ class Node:
         lease = Lease(request.room_name, request.room_sid, request.epoch)
         runner = self._current(lease)
         if runner is None and request.method == "CreateRoom":
-            runner = self._open(lease, None, None)
+            runner = self._open(lease, None, None, is_new=request.room_created)
+        if runner is None and await self._was_left(lease):
+            runner = self._current(lease) or self._open(lease, None, None)
         if runner is None:
             if request.method in ("ListParticipants", "ListRooms"):
                 return b""  # the empty list
@@ -199,15 +211,25 @@ class Node:
                 raise LeaseRefused(
                     f"stale epoch {lease.epoch}: the room is at {runner.lease.epoch}"
                 )
-            runner.post(Stop(lk.STATE_MISMATCH))
+            runner.superseded(lease.epoch)
         elif runner is not None:
             known = max(known, runner.lease.epoch)
         if lease.epoch <= known:
             raise LeaseRefused(f"epoch {lease.epoch} of the room is over: assign it anew")
         return None
 
+    async def _was_left(self, lease: Lease) -> bool:
+        """Did an earlier home leave this room, so that it goes on here although nobody joined yet?"""
+        saved = await self._around.checkpoints.read(lease.room_name)
+        return saved is not None and left_of(saved, lease)
+
     def _open(
-        self, lease: Lease, home: Home | None, configuration: room_api.RoomConfiguration | None
+        self,
+        lease: Lease,
+        home: Home | None,
+        configuration: room_api.RoomConfiguration | None,
+        *,
+        is_new: bool = False,
     ) -> RoomRunner:
         if self.is_draining:
             # Placed here before placement knew: with the lease given back, it is placed elsewhere.
@@ -223,6 +245,7 @@ class Node:
             home=home,
             new_owner=self._own,
             configuration=configuration,
+            is_new=is_new,
         )
         self._runners[lease.room_name] = runner
         self._tasks[runner] = asyncio.create_task(self._run(runner))
@@ -268,7 +291,7 @@ class Node:
         """The room has a newer lease with this epoch: the one here is over."""
         runner = self._runners.get(room_name)
         if runner is not None and not runner.is_ending and runner.lease.epoch < epoch:
-            runner.post(Stop(lk.STATE_MISMATCH))
+            runner.superseded(epoch)
 
     def leases(self) -> list[Lease]:
         """The rooms whose home this is."""

@@ -29,6 +29,7 @@ from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu import ids
+from sfu.checkpoints import Checkpoints, Saved
 from sfu.core import link, room, stage
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
@@ -118,6 +119,7 @@ class Surroundings:
     events: EventSink
     leases: Leases
     renewal: Renewal
+    checkpoints: Checkpoints
     dialer: LinkDialer
     make_stage: MakeStage
     room_settings: room.RoomSettings
@@ -223,8 +225,12 @@ class RoomRunner:
         home: Home | None,
         new_owner: Callable[[RoomRunner], int],
         configuration: room_api.RoomConfiguration | None = None,
+        is_new: bool = False,
     ) -> None:
+        """`is_new`: this lease made the room, so that no earlier home can have left anything."""
         self.lease = lease
+        self._may_inherit = home is None and not is_new
+        self._is_superseded = False
         self.home = home
         self._around = surroundings
         self._new_owner = new_owner
@@ -270,6 +276,32 @@ class RoomRunner:
     def participants(self) -> int:
         """Load of this room on this node."""
         return len(self.sockets) if self._room is None else self._room.participant_count
+
+    # -------------------------------------------------------------- for the writer of checkpoints
+
+    @property
+    def room_name(self) -> str:
+        return self.lease.room_name
+
+    @property
+    def epoch(self) -> int:
+        return self.lease.epoch
+
+    @property
+    def is_superseded(self) -> bool:
+        """Another home has the room by now: nothing is written for this one."""
+        return self._is_superseded
+
+    def checkpoint(self, participant_sid: str) -> bytes | None:
+        """See `Room.checkpoint`."""
+        return None if self._room is None else self._room.checkpoint(participant_sid)
+
+    def superseded(self, epoch: int) -> None:
+        """A newer lease of the room exists: it is over here."""
+        if not self._is_superseded:
+            self._log.warning("a newer lease exists", newer=epoch)
+            self._is_superseded = True
+            self.post(Stop(lk.STATE_MISMATCH))
 
     # -------------------------------------------------------------------------------- from outside
 
@@ -326,6 +358,8 @@ class RoomRunner:
         """Until the room is over here. A fault of one event is logged, counted and survived."""
         telemetry.leave_trace()  # of the join that made the room
         try:
+            if self._may_inherit:
+                await self._inherit()
             while not self._is_over():
                 await self._wait()
                 for _ in range(min(len(self._inbox), ITEMS_PER_TURN)):
@@ -345,6 +379,20 @@ class RoomRunner:
                     answer.set_exception(NotFound(room.NO_ROOM))
             for socket in self.sockets:
                 self._around.sockets.close(socket, "room is over")
+
+    async def _inherit(self) -> None:
+        """Begin with what an earlier home of this room left; joins and calls wait meanwhile."""
+        checkpoints, lease = self._around.checkpoints, self.lease
+        saved = await checkpoints.read(lease.room_name)
+        if saved is None:
+            return
+        if saved.room.epoch > lease.epoch:
+            self.superseded(saved.room.epoch)
+            return
+        if left_of(saved, lease):
+            self._log.info("room goes on", earlier_epoch=saved.room.epoch)
+            self._take(ForRoom(room.Inherited(saved.room, saved.participants)))
+        checkpoints.adopt(self, saved)
 
     async def _wait(self) -> None:
         if self._inbox:
@@ -443,31 +491,41 @@ class RoomRunner:
         if self._room is None:
             return
         clock = self._around.clock
+        self._follow_renewal(self._room)
+        for effect in self._room.handle(event, clock.now(), clock.wall_ms()):
+            self._perform_for_room(effect)
+
+    def _follow_renewal(self, machine: room.Room) -> None:
         # Asked at each event rather than told in time: a process that stood still must not decide
         # anything with a lease that lapsed meanwhile.
+        clock = self._around.clock
         is_lapsed = self._around.renewal.is_lapsed(clock.now())
-        if is_lapsed != self._room.is_frozen:
+        if is_lapsed != machine.is_frozen:
             change = room.Frozen() if is_lapsed else room.Thawed()
-            self._room.handle(change, clock.now(), clock.wall_ms())
-        for effect in self._room.handle(event, clock.now(), clock.wall_ms()):
-            match effect:
-                case room.GiveOrder(node_ids, order):
-                    message = order.SerializeToString()
-                    for node_id in node_ids:
-                        self._work.append(ForLink("room", node_id, link.Submitted(message)))
-                case room.Publish(published):
-                    published.traceparent = telemetry.traceparent()
-                    self._log.info("room event", **_described(published))
-                    self._measure(published)
-                    self._around.events.publish(published)
-                case room.AnswerApi(call_id, response, code, message):
-                    self._answer(call_id, response, code, message)
-                case room.Closed(is_superseded):
-                    self._ends_at = clock.now() + LINGER_S
-                    if not is_superseded:
-                        self._around.leases.release(self.lease.room_name, self.lease.epoch)
-                case _:
-                    assert_never(effect)
+            machine.handle(change, clock.now(), clock.wall_ms())
+
+    def _perform_for_room(self, effect: room.Effect) -> None:
+        match effect:
+            case room.GiveOrder(node_ids, order):
+                message = order.SerializeToString()
+                for node_id in node_ids:
+                    self._work.append(ForLink("room", node_id, link.Submitted(message)))
+            case room.Publish(published):
+                published.traceparent = telemetry.traceparent()
+                self._log.info("room event", **_described(published))
+                self._measure(published)
+                self._around.events.publish(published)
+            case room.AnswerApi(call_id, response, code, message):
+                self._answer(call_id, response, code, message)
+            case room.Checkpoint(participant_sids):
+                for sid in participant_sids:
+                    self._around.checkpoints.touch(self, sid)
+            case room.Closed(is_superseded):
+                self._ends_at = self._around.clock.now() + LINGER_S
+                if not is_superseded:
+                    self._around.leases.release(self.lease.room_name, self.lease.epoch)
+            case _:
+                assert_never(effect)
 
     def _measure(self, published: events_pb2.RoomEvent) -> None:
         match published.name:
@@ -658,6 +716,7 @@ class RoomRunner:
             self._ends_at = self._around.clock.now() + LINGER_S
 
     def _stop(self, reason: int, *, rejoin: bool) -> None:
+        self._is_superseded = self._is_superseded or reason == lk.STATE_MISMATCH
         if self._room is not None:
             self._feed_room(room.Closing(reason, rejoin))
         else:
@@ -668,6 +727,11 @@ class RoomRunner:
             self._feed_stage(stage.OrderArrived(room_pb2.Order(end=end)))
         if self._ends_at is None:
             self._ends_at = self._around.clock.now() + LINGER_S
+
+
+def left_of(saved: Saved, lease: Lease) -> bool:
+    """Is it of this very room, and not of an older one of its name?"""
+    return lk.Room.FromString(saved.room.room).sid == lease.room_sid
 
 
 class _Within:

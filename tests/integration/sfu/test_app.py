@@ -203,11 +203,12 @@ async def test_a_drain_tells_how_it_goes_and_sends_who_is_left_to_another_node(
             drain.cancel()
         told = [line for line in logs if line["event"] == "draining"]
         assert len(told) >= 3
-        assert (told[0]["rooms"], told[0]["participants"], told[0]["seconds_left"]) == (1, 1, 30)
+        assert (told[0]["rooms"], told[0]["participants"]) == (1, 1)
+        assert 25 < told[0]["seconds_left"] <= 30
         async with httpx.AsyncClient(base_url=f"http://{app.health_address}") as http:
             ready = await http.get("/readyz?verbose")
             assert ready.status_code == 200
-            assert "draining: 1 rooms, 1 participants, 30 s left" in ready.text
+            assert "draining: 1 rooms, 1 participants, " in ready.text
             assert "roomwright_sfu_draining 1" in (await http.get("/metrics")).text
         ending = asyncio.create_task(running.__aexit__(None, None, None))
         leave = (await response(to, alice, "leave")).leave

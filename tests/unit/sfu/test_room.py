@@ -11,12 +11,13 @@ from livekit.protocol import room as api
 from livekit.protocol import rtc
 
 from contracts.events.v1 import events_pb2
-from contracts.room.v1 import room_pb2
+from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core.profile import ProfileLimits
 from sfu.core.room import (
     FROZEN,
     AnswerApi,
     ApiCalled,
+    Checkpoint,
     Closed,
     Closing,
     Effect,
@@ -24,6 +25,7 @@ from sfu.core.room import (
     FactArrived,
     Frozen,
     GiveOrder,
+    Inherited,
     NodeLost,
     Publish,
     Room,
@@ -817,3 +819,102 @@ def test_a_superseded_room_sends_its_members_away_and_tells_no_facts() -> None:
     assert order.end.action == rtc.LeaveRequest.RECONNECT
     assert scene.events() == []
     assert scene.effects[-1] == Closed(is_superseded=True)
+
+
+# -------------------------------------------------------------------------------- checkpoints
+
+
+def checkpoints_of(scene: Scene) -> Inherited:
+    """What a next home would read now."""
+    members = [scene.room.checkpoint(sid) for sid in scene.room._members]
+    record = scene.room.checkpoint("")
+    assert record is not None
+    return Inherited(
+        checkpoint_pb2.RoomCheckpoint.FromString(record),
+        tuple(checkpoint_pb2.ParticipantCheckpoint.FromString(m) for m in members if m is not None),
+    )
+
+
+def touched(scene: Scene) -> set[str]:
+    effects = [e for e in scene.effects if isinstance(e, Checkpoint)]
+    return {sid for effect in effects for sid in effect.participant_sids}
+
+
+def test_each_change_names_the_records_that_changed() -> None:
+    scene = Scene()
+    scene.join("a")
+    assert touched(scene) == {"", "PA_a"}
+    scene.join("b")
+    assert touched(scene) == {"PA_b"}
+    scene.publish("PA_a", "TR_1")
+    assert touched(scene) == {"PA_a"}
+    scene.call("UpdateRoomMetadata", api.UpdateRoomMetadataRequest(room="r", metadata="m"))
+    assert touched(scene) == {""}
+    scene.fact("PA_b", left=room_pb2.Left())
+    assert touched(scene) == {"PA_b"}
+    assert scene.room.checkpoint("PA_b") is None
+    scene.settle()
+    assert touched(scene) == set()
+    scene.do(Closing(lk.ROOM_CLOSED))
+    assert touched(scene) == {"", "PA_a"}
+    assert scene.room.checkpoint("") is None
+
+
+def test_a_room_goes_on_with_what_its_last_home_left() -> None:
+    old = Scene(configuration=api.RoomConfiguration(max_participants=3, departure_timeout=40))
+    old.join("a")
+    old.call("UpdateRoomMetadata", api.UpdateRoomMetadataRequest(room="r", metadata="kept"))
+    answer = old.call("ListRooms", api.ListRoomsRequest())
+    before = api.ListRoomsResponse.FromString(answer.response).rooms[0]
+    left = checkpoints_of(old)
+
+    new = Scene(now=500.0)
+    new.do(left)
+    assert new.room.sid == "RM_1"
+    new.join("a", sid="PA_anew")
+    admitted = new.orders("admit")[0].admit
+    room = lk.Room.FromString(admitted.room)
+    assert room == before
+    assert (room.metadata, room.max_participants, room.departure_timeout) == ("kept", 3, 40)
+    assert admitted.sif_trailer == b"sif"
+    assert "room_started" not in new.names()
+
+
+def test_the_members_of_the_last_home_leave_in_the_events() -> None:
+    old = Scene()
+    old.join("a")
+    old.join("joining")
+    old.fact("PA_a", activated=room_pb2.Activated())
+    old.publish("PA_a", "TR_1")
+    new = Scene()
+    new.do(checkpoints_of(old))
+    told = [
+        (
+            e.name,
+            lk.ParticipantInfo.FromString(e.participant).sid,
+            lk.TrackInfo.FromString(e.track).sid,
+        )
+        for e in new.events()
+    ]
+    assert told == [
+        ("track_unpublished", "PA_a", "TR_1"),
+        ("participant_left", "PA_a", ""),
+        ("participant_connection_aborted", "PA_joining", ""),
+    ]
+    last = lk.ParticipantInfo.FromString(new.events()[1].participant)
+    assert last.state == lk.ParticipantInfo.DISCONNECTED
+    assert new.room.participant_count == 0
+    assert touched(new) == {"", "PA_a", "PA_joining"}
+    assert new.room.checkpoint("PA_a") is None
+
+
+def test_a_room_that_nobody_comes_back_to_ends_a_departure_timeout_after_the_restore() -> None:
+    old = Scene()
+    old.join("a")
+    left = checkpoints_of(old)
+    new = Scene(now=1000.0)
+    new.do(left)
+    assert new.room.next_timeout() == 1000.0 + new.settings.departure_timeout
+    new.now += new.settings.departure_timeout
+    new.do(Ticked())
+    assert new.names() == ["room_finished"]

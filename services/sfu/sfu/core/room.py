@@ -20,7 +20,7 @@ from livekit.protocol import room as api
 from livekit.protocol import rtc
 
 from contracts.events.v1 import events_pb2
-from contracts.room.v1 import room_pb2
+from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core.member import Member, Tombstone
 from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
 
@@ -77,7 +77,15 @@ class Closing:
     rejoin: bool = False
 
 
-Event = FactArrived | NodeLost | ApiCalled | Frozen | Thawed | Ticked | Closing
+@dataclass(frozen=True, slots=True)
+class Inherited:
+    """What an earlier home left of this room; before anything else. Its members are gone for good."""
+
+    room: checkpoint_pb2.RoomCheckpoint
+    participants: tuple[checkpoint_pb2.ParticipantCheckpoint, ...]
+
+
+Event = Inherited | FactArrived | NodeLost | ApiCalled | Frozen | Thawed | Ticked | Closing
 
 # ----------------------------------------------------------------------------------------- effects
 
@@ -108,13 +116,20 @@ class AnswerApi:
 
 
 @dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """These records (participant sids; "": the room) changed or are gone: see `Room.checkpoint`."""
+
+    participant_sids: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Closed:
     """The room is over: nothing follows, and the lease, unless it is another's, may be released."""
 
     is_superseded: bool = False
 
 
-Effect = GiveOrder | Publish | AnswerApi | Closed
+Effect = GiveOrder | Publish | AnswerApi | Checkpoint | Closed
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +164,7 @@ COUNTER_INTERVAL = 5.0  # seconds between updates of the room's counters
 NONCES_REMEMBERED = 100
 NONCE_BYTES = 16
 EVENT_SCHEMA = 1
+CHECKPOINT_SCHEMA = 1
 DUPLICATE_AWARE_PROTOCOL = 12  # from here on, clients see a replaced session by its new sid
 
 
@@ -210,6 +226,7 @@ class Room:
         self._now = now
         self._wall_ms = wall_ms
         self._effects: list[Effect] = []
+        self._touched: dict[str, None] = {}  # records to be written; "": the room's
 
     @property
     def sid(self) -> str:
@@ -248,6 +265,8 @@ class Room:
             self._answer_when_closed(event)
             return self._effects
         match event:
+            case Inherited():
+                self._inherit(event)
             case FactArrived(node_id, fact):
                 self._on_fact(node_id, fact)
             case NodeLost(node_id):
@@ -264,7 +283,55 @@ class Room:
                 self._close(reason, rejoin=rejoin)
             case _:
                 assert_never(event)
+        self._say_touched()
         return self._effects
+
+    def checkpoint(self, participant_sid: str) -> bytes | None:
+        """The record of a participant as it is now or, with "", of the room; None: there is none."""
+        if self._is_closed:
+            return None
+        if not participant_sid:
+            record = checkpoint_pb2.RoomCheckpoint(
+                schema=CHECKPOINT_SCHEMA,
+                epoch=self.epoch,
+                room=self._room_bytes(),
+                sif_trailer=self._sif_trailer,
+                is_started=self._is_started,
+                had_participant=self._had_participant,
+            )
+            return record.SerializeToString()
+        member = self._members.get(participant_sid)
+        if member is None:
+            return None
+        return checkpoint_pb2.ParticipantCheckpoint(
+            schema=CHECKPOINT_SCHEMA,
+            epoch=self.epoch,
+            node_id=member.node_id,
+            participant=member.bytes(),
+        ).SerializeToString()
+
+    def _say_touched(self) -> None:
+        if self._touched:
+            self._effects.append(Checkpoint(tuple(self._touched)))
+            self._touched = {}
+
+    def _inherit(self, left: Inherited) -> None:
+        self._info = lk.Room.FromString(left.room.room)
+        self._sif_trailer = left.room.sif_trailer or self._sif_trailer
+        self._is_started = left.room.is_started
+        self._had_participant = left.room.had_participant
+        self._empty_since = self._now  # time for its members to come back
+        self._touched[""] = None
+        for record in left.participants:
+            info = lk.ParticipantInfo.FromString(record.participant)
+            gone = Member(node_id=record.node_id, info=info, protocol_version=0)
+            for track in info.tracks:
+                self._publish_track("track_unpublished", gone, track)
+            gone.tracks = {}
+            was_active = info.state == lk.ParticipantInfo.ACTIVE
+            _mark_departed(gone, lk.STATE_MISMATCH)
+            self._publish_departure(gone, was_active=was_active)
+            self._touched[gone.sid] = None
 
     # --------------------------------------------------------------------------------------- facts
 
@@ -321,8 +388,9 @@ class Room:
         self._members[sid] = member
         self._sids[member.identity] = sid
         self._tally(member, 1)
+        self._touched[sid] = None
         if not member.is_dependent:
-            self._had_participant = True
+            self._note_participant()
             self._empty_since = None
         self._show_directory(node_id)
         others = [m for m in self._members.values() if m is not member and not m.is_hidden]
@@ -445,18 +513,15 @@ class Room:
         self._tally(member, -1)
         self._sids.pop(member.identity, None)
         self._changed.pop(member.sid, None)
+        self._touched[member.sid] = None
         was_active = member.info.state == lk.ParticipantInfo.ACTIVE
-        member.info.state = lk.ParticipantInfo.DISCONNECTED
-        member.info.disconnect_reason = cast("lk.DisconnectReason", reason)
-        member.info.version += 1
-        member.serialized = None
+        _mark_departed(member, reason)
         if not member.is_hidden and member.is_announced:
             self._show_departure(member, is_replaced=reason == lk.DUPLICATE_IDENTITY)
         if self._participants == 0 and self._empty_since is None:
             self._empty_since = self._now
         self._show_room()
-        name = "participant_left" if was_active else "participant_connection_aborted"
-        self._publish(name, participant=member.bytes())
+        self._publish_departure(member, was_active=was_active)
 
     def _show_departure(self, member: Member, *, is_replaced: bool) -> None:
         self._forget_tombstones()
@@ -487,6 +552,7 @@ class Room:
         """The member's ParticipantInfo changed: give it a new version and tell everybody."""
         member.info.version += 1
         member.serialized = None
+        self._touched[member.sid] = None
         if not at_once:
             self._changed[member.sid] = None
             self._show_later()
@@ -573,6 +639,7 @@ class Room:
         self._info.departure_timeout = chosen.departure_timeout or self._info.departure_timeout
         self._info.max_participants = chosen.max_participants or self._info.max_participants
         self._info.metadata = chosen.metadata
+        self._touched[""] = None
         self._publish("room_started")
 
     def _expires_at(self) -> float | None:
@@ -603,6 +670,8 @@ class Room:
         self._is_closed = True
         if self._is_started:
             self._publish("room_finished")
+        self._touched[""] = None
+        self._say_touched()
         self._effects.append(Closed(self._is_superseded))
 
     def _answer_when_closed(self, event: Event) -> None:
@@ -651,6 +720,10 @@ class Room:
             track=track,
         )
         self._effects.append(Publish(event))
+
+    def _publish_departure(self, member: Member, *, was_active: bool) -> None:
+        name = "participant_left" if was_active else "participant_connection_aborted"
+        self._publish(name, participant=member.bytes())
 
     def _publish_track(self, name: str, member: Member, track: lk.TrackInfo) -> None:
         self._publish(
@@ -719,6 +792,7 @@ class Room:
     def _update_room(self, request: api.UpdateRoomMetadataRequest) -> lk.Room:
         self._check_profile(metadata=request.metadata)
         self._info.metadata = request.metadata
+        self._touched[""] = None
         self._show_room()
         return self._room_now()
 
@@ -772,6 +846,7 @@ class Room:
             self._tally(member, 1)
         member.info.version += 1
         member.serialized = None
+        self._touched[member.sid] = None
         permission = room_pb2.SetPermission(
             permission=member.info.permission.SerializeToString(), participant=member.bytes()
         )
@@ -801,10 +876,15 @@ class Room:
         for track in member.tracks.values():
             self._order(self._node_ids, self._listing(member, track))
 
+    def _note_participant(self) -> None:
+        if not self._had_participant:
+            self._had_participant = True
+            self._touched[""] = None
+
     def _life_after_permission(self, member: Member) -> None:
         """A change of `recorder` or `agent` may empty the room, or fill it."""
         if self._participants > 0:
-            self._had_participant = True
+            self._note_participant()
             self._empty_since = None
         elif self._empty_since is None:
             self._empty_since = self._now
@@ -883,3 +963,10 @@ class Room:
 
     def _info_now(self, member: Member) -> lk.ParticipantInfo:
         return lk.ParticipantInfo.FromString(member.bytes())
+
+
+def _mark_departed(member: Member, reason: int) -> None:
+    member.info.state = lk.ParticipantInfo.DISCONNECTED
+    member.info.disconnect_reason = cast("lk.DisconnectReason", reason)
+    member.info.version += 1
+    member.serialized = None
