@@ -1,4 +1,4 @@
-"""Placement against a real API server, under exactly the rules that docs/decisions/0010 lists.
+"""Placement against a real API server, under exactly the rules that the chart gives it.
 
 The sfu's pods are played by pods that do nothing; load balancers by whoever writes a Service's status here. Nothing of
 a release is needed, and everything is in a namespace of its own, but for one Node that is not a machine.
@@ -8,12 +8,15 @@ import asyncio
 import base64
 import os
 import secrets
+import subprocess
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
+import yaml
 from kubernetes import client, config
 from kubernetes.client.exceptions import ApiException
 from structlog.testing import capture_logs
@@ -38,28 +41,21 @@ LABELS = {
 }
 PAUSE = "registry.k8s.io/pause:3.10"
 SECRET_NAMES = ["r-keys", "r-internal", "r-nats"]
-PODS = client.V1PolicyRule(api_groups=[""], resources=["pods"], verbs=["list", "watch", "patch"])
-SERVICES = client.V1PolicyRule(
-    api_groups=[""], resources=["services"], verbs=["list", "watch", "create", "delete"]
-)
-NODES = client.V1PolicyRule(api_groups=[""], resources=["nodes"], verbs=["list", "watch"])
-MAKE_SECRETS = (
-    client.V1PolicyRule(api_groups=[""], resources=["secrets"], verbs=["create"]),
-    client.V1PolicyRule(
-        api_groups=[""],
-        resources=["secrets"],
-        resource_names=SECRET_NAMES,
-        verbs=["get", "update"],
-    ),
-)
-DELETE_SECRETS = (
-    client.V1PolicyRule(
-        api_groups=[""],
-        resources=["secrets"],
-        resource_names=SECRET_NAMES,
-        verbs=["get", "delete"],
-    ),
-)
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def chart_rules(kind: str, name: str, *values: str) -> tuple[client.V1PolicyRule, ...]:
+    """The rules of a Role or ClusterRole, as the chart renders them for a release `r`."""
+    command = ["helm", "template", "r", str(ROOT / "charts/roomwright"), "--namespace", "ns"]
+    rendered = subprocess.run([*command, *values], check=True, capture_output=True, text=True)
+    (role,) = (
+        document
+        for document in yaml.safe_load_all(rendered.stdout)
+        if document and (document["kind"], document["metadata"]["name"]) == (kind, name)
+    )
+    rules = [client.V1PolicyRule.from_dict(rule) for rule in role["rules"]]
+    assert all(rules)
+    return tuple(rule for rule in rules if rule)
 
 
 @dataclass
@@ -187,7 +183,12 @@ def stage() -> Iterator[Stage]:
 
 @pytest.fixture(scope="module")
 def placement_account(stage: Stage) -> client.Configuration:
-    return stage.account("placement", PODS, SERVICES, cluster=(NODES,))
+    exposed = ("--set", "sfu.expose.type=loadBalancer")
+    return stage.account(
+        "placement",
+        *chart_rules("Role", "r-placement", *exposed),
+        cluster=chart_rules("ClusterRole", "ns-r-placement", *exposed),
+    )
 
 
 def _deployment() -> client.V1Deployment:
@@ -483,7 +484,9 @@ async def test_api_server_away_is_said_once_and_what_was_missed_is_made_up_for(
 
 
 async def test_without_a_cluster_role_placement_goes_on_without_nodes(stage: Stage) -> None:
-    account = await asyncio.to_thread(stage.account, "no-cluster-role", PODS)
+    account = await asyncio.to_thread(
+        stage.account, "no-cluster-role", *chart_rules("Role", "r-placement")
+    )
     with capture_logs() as logs:
         async with running(stage, account, Heard(), owns_services=False) as cluster:
             assert await cluster.find_addresses("any", "any") == []
@@ -515,7 +518,9 @@ def _run(api: client.CoreV1Api, *arguments: str) -> None:
 async def test_secrets_are_made_once_added_to_and_deleted(
     stage: Stage, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    account = await asyncio.to_thread(stage.account, "make-secrets", *MAKE_SECRETS)
+    account = await asyncio.to_thread(
+        stage.account, "make-secrets", *chart_rules("Role", "r-make-secrets")
+    )
     maker = client.CoreV1Api(client.ApiClient(account))
     make = ["make-secrets", "--namespace", stage.namespace, "--label", "of=me"]
     names = ["--keys", "r-keys", "--internal", "r-internal", "--nats", "r-nats"]
@@ -546,7 +551,9 @@ async def test_secrets_are_made_once_added_to_and_deleted(
 
     with pytest.raises(SystemExit, match="its role lacks a rule"):
         _run(maker, "delete-secrets", "--namespace", stage.namespace, "r-keys")
-    account = await asyncio.to_thread(stage.account, "delete-secrets", *DELETE_SECRETS)
+    account = await asyncio.to_thread(
+        stage.account, "delete-secrets", *chart_rules("Role", "r-delete-secrets")
+    )
     deleter = client.CoreV1Api(client.ApiClient(account))
     stage.admin.delete_namespaced_secret("r-internal", stage.namespace)
     stage.admin.create_namespaced_secret(

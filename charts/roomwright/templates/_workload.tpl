@@ -119,8 +119,10 @@ capabilities:
 {{/* probes on the health port: (list $ "sfu") */}}
 {{- define "roomwright.probes" -}}
 {{- $given := (index (index . 0).Values (index . 1)).probes -}}
+{{- /* An sfu pod looks for its address for up to 300 s before it serves anything. */ -}}
+{{- $patience := ternary 180 60 (eq (index . 1) "sfu") -}}
 startupProbe:
-  {{- merge (deepCopy $given.startup) (dict "httpGet" (dict "path" "/readyz" "port" "health") "periodSeconds" 2 "timeoutSeconds" 2 "failureThreshold" 60) | toYaml | nindent 2 }}
+  {{- merge (deepCopy $given.startup) (dict "httpGet" (dict "path" "/readyz" "port" "health") "periodSeconds" 2 "timeoutSeconds" 2 "failureThreshold" $patience) | toYaml | nindent 2 }}
 livenessProbe:
   {{- merge (deepCopy $given.liveness) (dict "httpGet" (dict "path" "/healthz" "port" "health") "periodSeconds" 10 "timeoutSeconds" 5 "failureThreshold" 6) | toYaml | nindent 2 }}
 readinessProbe:
