@@ -15,7 +15,14 @@ from chassis.errors import ServiceError
 from chassis.run import ServiceApp
 from contracts.placement.v1.placement_pb2_grpc import add_PlacementServiceServicer_to_server
 from placement.api import PlacementApi, no_addresses
-from placement.clients import KvLeaseStore, LeaseFeed, NodeFeed, NodeQuestions, TakeoverNews
+from placement.clients import (
+    KvLeaseStore,
+    LeaseFeed,
+    NodeFeed,
+    NodeQuestions,
+    StoreReach,
+    TakeoverNews,
+)
 from placement.core.leases import LeaseCache
 from placement.core.nodes import NodeRegistry
 from placement.metrics import PlacementMetrics
@@ -40,7 +47,8 @@ async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
     node_feed = NodeFeed(await chassis.kv(subjects.NODES), registry, bus, clock, metrics)
     bucket = await chassis.kv(subjects.ROOMS)
     lease_feed = LeaseFeed(bucket, cache, bus, clock, metrics)
-    questions = NodeQuestions(registry, chassis.auth, lambda: bus.connected, clock, metrics)
+    reach = StoreReach(bucket, bus, clock)
+    questions = NodeQuestions(registry, chassis.auth, reach.is_proven, clock, metrics)
     rooms = Rooms(
         KvLeaseStore(bucket),
         cache,

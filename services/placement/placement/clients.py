@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
@@ -38,6 +38,10 @@ BLIND_CHECK_S: Final = 0.5
 SETTLE_S: Final = 10.0
 STORE_PATIENCE_S: Final = 1.5
 """How long one question to the store may take: a caller's own patience is a few of these."""
+PROOF_LASTS_S: Final = 0.5
+PROBE_PATIENCE_S: Final = 0.5
+PROBE_KEY: Final = "-"
+"""Read to see whether the store answers; whether there is such a room does not matter."""
 ASK_INTERVAL_S: Final = 1.0
 ASK_DEADLINE_S: Final = 1.0
 MAX_QUESTIONS: Final = 32
@@ -210,6 +214,33 @@ class NodeFeed:
         self._registry.heard(_node(record), entry.revision, self._clock.now())
 
 
+class StoreReach:
+    """Does this replica reach the store now? A connection that is open proves nothing: its other end may hang."""
+
+    def __init__(self, rooms: Kv, bus: Bus, clock: Clock) -> None:
+        self._rooms = rooms
+        self._bus = bus
+        self._clock = clock
+        self._proven_at: float | None = None
+        self._probing = asyncio.Lock()
+
+    async def is_proven(self) -> bool:
+        """Did the store answer within the last moment, or does it now?"""
+        async with self._probing:
+            now = self._clock.now()
+            if not self._bus.connected:
+                return False
+            if self._proven_at is not None and now - self._proven_at < PROOF_LASTS_S:
+                return True
+            try:
+                async with asyncio.timeout(PROBE_PATIENCE_S):
+                    await self._rooms.get(PROBE_KEY)
+            except (KvUnavailable, TimeoutError):
+                return False
+            self._proven_at = now
+            return True
+
+
 class NodeQuestions:
     """Asks nodes over gRPC how they are; what they answer is in the registry afterwards.
 
@@ -221,7 +252,7 @@ class NodeQuestions:
         self,
         registry: NodeRegistry,
         auth: rpc.RpcAuth,
-        renews: Callable[[], bool],
+        renews: Callable[[], Awaitable[bool]],
         clock: Clock,
         metrics: PlacementMetrics,
     ) -> None:
@@ -278,7 +309,7 @@ class NodeQuestions:
             self._metrics.asks.add(1, "answered" if record.node_id == node_id else "replaced")
 
     async def _report(self, address: str) -> placement_pb2.NodeRecord:
-        request = node_pb2.ReportNodeRequest(renews=self._renews())
+        request = node_pb2.ReportNodeRequest(renews=await self._renews())
         async with rpc.channel(address, auth=self._auth, deadline_s=ASK_DEADLINE_S) as channel:
             return (await node_pb2_grpc.NodeServiceStub(channel).ReportNode(request)).record
 

@@ -390,6 +390,8 @@ class Rooms:
                     node=lease.node_id,
                     epoch=lease.epoch,
                 )
+                if held is not None and held.lease.node_id != lease.node_id:
+                    await self._tell_takeover(lease)
                 return written
         raise Aborted("the room's lease kept changing; try again")
 

@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import secrets
+import signal
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -277,6 +278,29 @@ async def test_node_cut_off_from_nats_alone_keeps_its_rooms_and_is_renewed(world
     for one in world.replicas:
         assert (await one.assign("r", doubted_epoch=lease.epoch)).lease == lease
         assert 'asks_total{answer="answered"}' in await one.told("/metrics")
+
+
+async def test_placement_that_waits_for_a_hanging_nats_renews_nothing_and_moves_nothing(
+    world: World,
+) -> None:
+    lease = (await world.first.assign("r")).lease
+    await eventually(partial(_lists, world.second, ["r"]))
+    holder = world.holder(lease)
+    process = world.nats.server.process
+    process.send_signal(signal.SIGSTOP)
+    try:
+        async with asyncio.timeout(10):
+            while holder.renewals[False] < 4:  # noqa: ASYNC110
+                await asyncio.sleep(0.1)
+        assert holder.renewals[True] == 0
+        for one in world.replicas:
+            assert (await one.assign("r")).lease == lease
+            with pytest.raises(Unavailable):
+                await one.assign("another")
+    finally:
+        process.send_signal(signal.SIGCONT)
+    await eventually(lambda: _takes_new_rooms(world))
+    assert (await world.second.assign("r")).lease == lease
 
 
 async def test_room_of_a_process_that_was_replaced_moves_without_waiting(world: World) -> None:

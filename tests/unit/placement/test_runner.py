@@ -77,6 +77,7 @@ class World:
         self.registry.restart_counts(self.clock.now())
         self.revisions = itertools.count(1)
         self.asked: list[str] = []
+        self.told: list[Lease] = []
         self.answering: dict[str, Node] = {}
         self.feeds: list[asyncio.Task[None]] = []
         self.beat("A", "B")
@@ -100,7 +101,18 @@ class World:
                 LeaseFeed(self.kv, cache, MemoryBus(), self.clock, metrics).follow()
             )
         )
-        return Rooms(KvLeaseStore(self.kv), cache, self.registry, self, self.clock, metrics)
+        return Rooms(
+            KvLeaseStore(self.kv),
+            cache,
+            self.registry,
+            self,
+            self.clock,
+            metrics,
+            tell_takeover=self.tell,
+        )
+
+    async def tell(self, lease: Lease) -> None:
+        self.told.append(lease)
 
     async def settle(self) -> None:
         """Until every replica has seen every change."""
@@ -183,6 +195,7 @@ async def test_silent_holder_loses_the_room_and_the_sid_stays(world: World) -> N
     assert taken.lease.epoch > first.epoch
     assert taken.lease.room_sid == first.room_sid
     assert world.asked == [first.node_id]
+    assert world.told == [taken.lease]
 
 
 async def test_silent_holder_that_answers_keeps_the_room(world: World) -> None:
@@ -397,6 +410,7 @@ async def test_of_two_rooms_of_one_name_the_higher_epoch_holds(world: World) -> 
     assert await rooms.reclaim([old]) == []
     assert await rooms.find(NAME) == old
     assert await rooms.reclaim([usurper]) == [old]
+    assert world.told == ([old] if usurper.node_id != old.node_id else [])
 
 
 async def test_release_needs_the_holder_and_the_epoch(world: World) -> None:
