@@ -113,8 +113,10 @@ RUN set -eu; mkdir -p /interpreter/bin /interpreter/lib; cd /usr/local; \
     find /interpreter -exec touch -hd "@$SOURCE_DATE_EPOCH" '{}' +
 
 FROM docker.io/library/debian:bookworm-slim AS runtime
+# The kernel keeps SIGTERM from a first process without a handler, and a Python that still imports has none: a pod stopped
+# while it starts would run until it is killed. So tini is the first, and passes it on.
 RUN apt-get update \
-    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libexpat1 libffi8 libssl3 \
+    && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends ca-certificates libexpat1 libffi8 libssl3 tini \
     && rm -rf /var/lib/apt/lists/* /var/cache/* /var/log/* \
     && groupadd --gid 10001 roomwright \
     && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp --shell /usr/sbin/nologin roomwright
@@ -140,7 +142,7 @@ COPY --from=packages /packages/signaling /opt/roomwright
 COPY web/dist /opt/roomwright/web
 ENV SIGNALING_WEB_DIRECTORY=/opt/roomwright/web
 EXPOSE 7880 8080
-ENTRYPOINT ["roomwright-signaling"]
+ENTRYPOINT ["tini", "--", "roomwright-signaling"]
 
 FROM runtime AS placement
 LABEL org.opencontainers.image.title="roomwright-placement" \
@@ -148,7 +150,7 @@ LABEL org.opencontainers.image.title="roomwright-placement" \
 COPY --from=placement-dependencies /opt/roomwright /opt/roomwright
 COPY --from=packages /packages/placement /opt/roomwright
 EXPOSE 7890 8080
-ENTRYPOINT ["roomwright-placement"]
+ENTRYPOINT ["tini", "--", "roomwright-placement"]
 
 FROM runtime AS sfu
 LABEL org.opencontainers.image.title="roomwright-sfu" \
@@ -157,7 +159,7 @@ COPY --from=sfu-dependencies /opt/roomwright /opt/roomwright
 COPY --from=native /native /opt/roomwright
 COPY --from=packages /packages/sfu /opt/roomwright
 EXPOSE 7881 7882/udp 7891 8080
-ENTRYPOINT ["roomwright-sfu"]
+ENTRYPOINT ["tini", "--", "roomwright-sfu"]
 
 # ---- stand-ins of third-party images, under their official names (`make images STAND_INS=1`) ----------------------------
 

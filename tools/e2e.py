@@ -28,6 +28,7 @@ def missing(environment: Mapping[str, str], *, building: bool) -> str:
     for tool, advice in (
         ("kubectl", "install it from https://kubernetes.io/docs/tasks/tools"),
         ("helm", "install Helm 3 from https://helm.sh"),
+        ("go", "install it from https://go.dev; it fetches the definitions of other APIs"),
     ):
         if shutil.which(tool, path=path) is None:
             return f"{tool} is missing: {advice}."

@@ -7,6 +7,7 @@ import asyncio
 import base64
 import json
 import os
+import shlex
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -118,6 +119,12 @@ class Release:
             raise AssertionError(f"{error}\n{await self.kubectl('logs', '-l', selector)}") from None
         self._cost("helm test", begin)
         return told
+
+    def noted(self, part: str) -> list[str]:
+        """The command line of the notes that has `part` in it, as words."""
+        lines = [line for line in self.notes.splitlines() if part in line]
+        assert len(lines) == 1, f"the notes have {len(lines)} lines with {part!r}"
+        return shlex.split(lines[0])
 
     async def manifests(self, *flags: str) -> list[Json]:
         """What the chart renders, hooks included."""
@@ -268,6 +275,10 @@ class Release:
 
     async def attach(self) -> None:
         """Keys from the release's Secret; a NodePort beside its signaling Service, for a cluster without balancers."""
+        if not self.notes:
+            self.notes = await self.cluster.run(
+                "helm", "get", "notes", self.name, "-n", self.namespace
+            )
         secret = await self.get("secret", f"{self.name}-keys")
         text = base64.b64decode(secret["data"]["keys.yaml"]).decode()
         keys = yaml.safe_load(text)

@@ -17,6 +17,8 @@ import yaml
 
 from tools import chart
 
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+
 ROOT = Path(__file__).resolve().parents[2]
 CACHE = ROOT / ".roomwright" / "definitions"
 NAMESPACE = "rw-chart"

@@ -4,11 +4,13 @@ import asyncio
 from collections.abc import Callable
 
 import pytest
-from livekit import api
+from livekit import api, rtc
 from playwright.async_api import Browser
 
 from tests.e2e.caller import BrowserCaller, PythonCaller, everybody_sees_everybody, gaps, now
-from tests.e2e.release import COMPONENT, INSTANCE, Release
+from tests.e2e.cluster import reaches
+from tests.e2e.release import COMPONENT, INSTANCE, Release, eventually
+from tests.support.dev_server import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -58,6 +60,26 @@ async def test_the_server_api_works_through_the_service(bare: Release, room: str
         listed = await client.room.list_rooms(api.ListRoomsRequest(names=[room]))
         assert [(it.sid, it.metadata) for it in listed.rooms] == [(made.sid, "hello")]
         await client.room.delete_room(api.DeleteRoomRequest(room=room))
+
+
+async def test_the_lines_of_the_notes_give_a_token_and_a_port_that_join(
+    bare: Release, room: str
+) -> None:
+    forward, token = bare.noted("port-forward"), bare.noted("token --room")
+    port = free_port()
+    forward[-1] = f"{port}:{forward[-1].rpartition(':')[2]}"
+    process = await asyncio.create_subprocess_exec(*forward, stdout=asyncio.subprocess.DEVNULL)
+    try:
+        await eventually(lambda: reaches(f"http://127.0.0.1:{port}"), "a forwarded port", 20)
+        token[token.index("--room") + 1] = room
+        told = (await bare.cluster.run(*token)).strip()
+        guest = rtc.Room()
+        await guest.connect(f"ws://127.0.0.1:{port}", told)
+        assert guest.name == room
+        await guest.disconnect()
+    finally:
+        process.terminate()
+        await process.wait()
 
 
 async def test_helm_test_passes(bare: Release) -> None:

@@ -10,7 +10,7 @@ from tools import e2e
 @pytest.fixture
 def machine(tmp_path: Path) -> dict[str, str]:
     """An environment in which nothing is missing."""
-    for name in ("kubectl", "helm", "chromium"):
+    for name in ("kubectl", "helm", "go", "chromium"):
         tool = tmp_path / name
         tool.write_text("#!/bin/sh\n")
         tool.chmod(0o755)
@@ -30,7 +30,7 @@ def test_an_unset_variable_is_named_in_one_sentence(machine: dict[str, str], nam
     assert "\n" not in told
 
 
-@pytest.mark.parametrize("tool", ["kubectl", "helm", "chromium"])
+@pytest.mark.parametrize("tool", ["kubectl", "helm", "go", "chromium"])
 def test_a_missing_tool_is_named_with_what_to_do(machine: dict[str, str], tool: str) -> None:
     (Path(machine["PATH"]) / tool).unlink()
     told = e2e.missing(machine, building=True)
