@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chassis.subjects import EVENTS, NODES, ROOM_TAKEN_OVER, ROOMS, Bucket, Stream
+from chassis.subjects import CHECKPOINTS, EVENTS, NODES, ROOM_TAKEN_OVER, ROOMS, Bucket, Stream
 
 INBOX: Final = "_INBOX"
 
@@ -35,8 +35,8 @@ class User:
 
 USERS: Final[Mapping[str, User]] = {
     "signaling": User(hears=(ROOM_TAKEN_OVER,)),
-    "placement": User(writes=(ROOMS, NODES), tells=(ROOM_TAKEN_OVER,)),
-    "sfu": User(writes=(NODES,), publishes=(EVENTS,)),
+    "placement": User(reads=(NODES,), writes=(ROOMS,), tells=(ROOM_TAKEN_OVER,)),
+    "sfu": User(writes=(NODES, CHECKPOINTS), publishes=(EVENTS,)),
     "admin": User(may_everything=True),
 }
 

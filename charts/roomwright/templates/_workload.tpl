@@ -182,9 +182,17 @@ readinessProbe:
 - name: {{ $prefix }}_GRPC_ADVERTISE
   value: {{ include "roomwright.own" (list $root (index . 2)) | quote }}
 {{- end }}
+{{- with $v.region }}
+- name: {{ $prefix }}_REGION
+  value: {{ . | quote }}
+{{- end }}
 {{- with $v.otlpEndpoint }}
 - name: {{ $prefix }}_OTLP_ENDPOINT
   value: {{ . | quote }}
+{{- end }}
+{{- if not (kindIs "invalid" $v.otlpSampleRatio) }}
+- name: {{ $prefix }}_OTLP_SAMPLE_RATIO
+  value: {{ $v.otlpSampleRatio | toJson | quote }}
 {{- end }}
 {{- end -}}
 

@@ -6,7 +6,12 @@ import asyncio
 import os
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from pathlib import Path
 
 import pytest
@@ -105,6 +110,32 @@ async def test_user_makes_and_uses_its_buckets_as_the_chassis_does(
             assert await kv.keys() == ["other"]
 
 
+@pytest.mark.parametrize(
+    ("name", "bucket"),
+    [(name, bucket) for name in SERVICES for bucket in USERS[name].reads],
+    ids=lambda value: getattr(value, "name", value),
+)
+async def test_reader_makes_and_watches_a_bucket_and_writes_nothing(
+    connect: Connect, name: str, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with AsyncExitStack() as stack:
+        bus, admin = [await stack.enter_async_context(connect(who)) for who in (name, "admin")]
+        await stack.enter_async_context(asyncio.timeout(10))
+        kv = NatsKv(bus, bucket)
+        assert await kv.keys() == []
+        await NatsKv(admin, bucket).put("there", b"before")
+        found = await kv.get("there")
+        assert found is not None
+        changes = kv.watch()
+        assert isinstance(await anext(changes), Entry)
+        monkeypatch.setattr("chassis.bus.ACK_TIMEOUT_S", 0.3)
+        with pytest.raises(KvError):
+            await kv.put("there", b"after")
+        with pytest.raises(KvError):
+            await kv.delete("there")
+        assert await kv.get("there") == found
+
+
 @pytest.mark.parametrize("name", [name for name in SERVICES if USERS[name].publishes])
 async def test_user_makes_its_streams_and_appends_once_per_id(connect: Connect, name: str) -> None:
     async with connect(name) as bus, asyncio.timeout(10):
@@ -159,6 +190,26 @@ async def test_facts_are_appended_by_nodes_alone(
             await bus.publish_durable(event_subject("room", "room_started"), b"lie", "id")
         ack = await admin.publish_durable(event_subject("room", "room_started"), b"truth", "id2")
         assert ack.sequence == 1
+
+
+@pytest.mark.parametrize(
+    "subject", sorted({subject for user in USERS.values() for subject in user.hears})
+)
+async def test_message_reaches_its_listeners_and_comes_from_its_tellers_alone(
+    connect: Connect, subject: str
+) -> None:
+    async with AsyncExitStack() as stack:
+        buses = {who: await stack.enter_async_context(connect(who)) for who in SERVICES}
+        heard = {name: await buses[name].subscribe(subject) for name in SERVICES}
+        for name, bus in buses.items():
+            await bus.publish(subject, name.encode())
+            with suppress(BusError):  # of those who may not: the server answers with an error
+                await bus.request(subject, b"flush", 0.2)
+        tellers = {name.encode() for name in SERVICES if subject in USERS[name].tells}
+        assert tellers
+        for name in SERVICES:
+            told = {message.data for message in heard[name].take_waiting()} - {b"flush"}
+            assert told == (tellers if subject in USERS[name].hears else set())
 
 
 @pytest.mark.parametrize("name", SERVICES)

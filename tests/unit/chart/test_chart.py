@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+
 from tools import chart
+from tools.chart_values import CHART, ROOT
 
 CONFIG = "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a}\n"
 
@@ -30,3 +33,13 @@ def test_every_refusal_says_something_else() -> None:
     said = [refusal.says for refusal in chart.refusals()]
     assert len(said) == len(set(said)) > 0
     assert len(chart.BRANCHES) > 1
+
+
+def test_query_of_keda_names_metrics_that_exist() -> None:
+    text = (CHART / "templates" / "availability.yaml").read_text()
+    declared = "".join(path.read_text() for path in (ROOT / "services").glob("*/*/metrics.py"))
+    named = set(
+        re.findall(r"roomwright_(?:sfu|placement|signaling)_\w+", text)
+    )
+    assert named
+    assert {name for name in named if f'"{name}"' not in declared} == set()
