@@ -38,8 +38,6 @@ def test_every_refusal_says_something_else() -> None:
 def test_query_of_keda_names_metrics_that_exist() -> None:
     text = (CHART / "templates" / "availability.yaml").read_text()
     declared = "".join(path.read_text() for path in (ROOT / "services").glob("*/*/metrics.py"))
-    named = set(
-        re.findall(r"roomwright_(?:sfu|placement|signaling)_\w+", text)
-    )
+    named = set(re.findall(r"roomwright_(?:sfu|placement|signaling)_\w+", text))
     assert named
     assert {name for name in named if f'"{name}"' not in declared} == set()
