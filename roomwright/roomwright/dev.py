@@ -101,6 +101,8 @@ async def _serve(
     # Before signaling closes: everybody is told why while their sockets still work.
     stack.push_async_callback(sfu.app.end_calls)
     say(f"signaling     {', '.join(_host_port(host, settings.port) for host in hosts)}")
+    for name, service in (("placement", placement), ("sfu", sfu), ("signaling", signaling)):
+        say(f"metrics       http://{service.app.health_address}/metrics of {name}")
     _say_how_to_use(settings, hosts, say)
 
     running = [signaling, sfu, placement]

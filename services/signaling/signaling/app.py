@@ -48,6 +48,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         limits=limits,
     )
     metrics.sockets.read_by(lambda: len(rtc_api.sockets))
+    chassis.health.tell("sockets", lambda: str(len(rtc_api.sockets)))
     room_api = RoomApi(placement, nodes)
     services = {
         service: {name: (method.request, method.response) for name, method in methods.items()}

@@ -221,6 +221,7 @@ class SocketRunner:
                     return
                 case Deny(http_status, message):
                     self._watch.refused(http_status)
+                    log.info("join refused", status=http_status, reason=message)
                     await deny(self._websocket, http_status, message)
                     return
 
