@@ -84,7 +84,14 @@ async def _serve(
     placed = {"placement_address": placement.app.grpc_address}
     say(f"placement     {placement.app.grpc_address}")
 
-    sfu = await _start(stack, "sfu", shared | placed | media_settings(settings, hosts))
+    sfu = await _start(
+        stack,
+        "sfu",
+        shared
+        | placed
+        | media_settings(settings, hosts)
+        | {"spool_directory": settings.data_dir.absolute() / "spool"},
+    )
     await _wait_until_known(sfu)
     say(f"sfu           media on UDP port {settings.udp_port} and TCP port {settings.tcp_port}")
 

@@ -33,6 +33,7 @@ from sfu.metrics import SfuMetrics
 from sfu.node import Node
 from sfu.runner import NodeLimits, StageMachine, Surroundings
 from sfu.settings import SfuSettings
+from sfu.spool import DiskSpool, MemorySpool, Spool
 
 FLUSH_S = 1.0
 DRAIN_REPORT_S = 10.0
@@ -53,6 +54,7 @@ class SfuApp(ServiceApp):
         streams: SignalStreams,
         leases: PlacementLeases,
         events: EventPublisher,
+        spool: Spool,
         checkpoints: Checkpoints,
         metrics: SfuMetrics,
     ) -> None:
@@ -64,6 +66,7 @@ class SfuApp(ServiceApp):
         self._streams = streams
         self._leases = leases
         self._events = events
+        self._spool = spool
         self._checkpoints = checkpoints
         self._heartbeat = Heartbeat(
             partial(chassis.kv, NODES), self.record, metrics, chassis.clock, node.renewed
@@ -137,6 +140,9 @@ class SfuApp(ServiceApp):
             self._heartbeat.retire(FLUSH_S),
         )
         await super().close()
+        self._events.save()
+        if isinstance(self._spool, DiskSpool):
+            self._spool.close()
         self.engine.close()
 
     async def _drain_rooms(self) -> None:
@@ -190,10 +196,11 @@ class SfuApp(ServiceApp):
 async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     """Wire one node: its ports are taken now, and served after `start`."""
     metrics = SfuMetrics(chassis.metrics)
+    spool = _spool(settings)
     engine = _engine(settings, await discover(settings, chassis.auth))
     media = CountedMedia(engine, metrics)
     streams = SignalStreams(metrics)
-    events = EventPublisher(chassis.bus, metrics)
+    events = EventPublisher(chassis.bus, metrics, spool, settings.spool_max_bytes)
     leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
     stage_settings = _stage_settings(settings, engine)
 
@@ -243,6 +250,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             streams=streams,
             leases=leases,
             events=events,
+            spool=spool,
             metrics=metrics,
         )
     except SettingsError:
@@ -260,6 +268,12 @@ def _engine(settings: SfuSettings, advertised: Advertised) -> EngineAdapter:
         return EngineAdapter(config)
     except (OSError, ValueError) as error:
         raise SettingsError(f"cannot open a media port: {error}") from None
+
+
+def _spool(settings: SfuSettings) -> Spool:
+    if settings.spool_directory is None:
+        return MemorySpool(settings.spool_max_bytes)
+    return DiskSpool(settings.spool_directory, settings.spool_max_bytes)
 
 
 def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettings:

@@ -13,6 +13,7 @@ from typing import Literal, Protocol
 
 import grpc.aio
 import structlog
+from google.protobuf.message import DecodeError
 
 from chassis import rpc, subjects, telemetry
 from chassis.bus import Bus
@@ -24,6 +25,7 @@ from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from sfu.metrics import SfuMetrics
 from sfu.outbox import LINK_QUEUE_BYTES, Outbox
+from sfu.spool import Spool
 
 log = structlog.get_logger(__name__)
 
@@ -33,7 +35,9 @@ HEARTBEAT_S = 1.0
 RELEASE_ATTEMPTS = 30
 RECLAIM_S = 30.0
 NODE_SCHEMA = 1
-SPOOL_EVENTS = 100_000
+SPOOL_BATCH = 100
+FIRST_ATTEMPT_S = 0.5  # after which a fact goes to the spool, and is sent again from there
+MAX_EVENT_BYTES = 1000 * 1000  # NATS takes messages of up to 1 MB
 
 
 class LinkedRoom(Protocol):
@@ -247,63 +251,132 @@ class PlacementLeases:
 class EventPublisher:
     """Brings facts to the EVENTS stream in order, each until it is acknowledged.
 
-    While NATS is away they wait in memory; when more than `limit` wait, the oldest are lost,
-    counted and logged.
+    Facts that cannot be published in a moment go to the spool and from there to the stream, with
+    their ids. When spool and memory are full the newest facts are lost, counted and logged: the
+    order of the others is kept. Nobody waits for it: not for NATS, not for a disk.
     """
 
-    def __init__(self, bus: Bus, metrics: SfuMetrics, limit: int = SPOOL_EVENTS) -> None:
+    def __init__(self, bus: Bus, metrics: SfuMetrics, spool: Spool, limit_bytes: int) -> None:
         self._bus = bus
         self._metrics = metrics
-        self._limit = limit
-        self._spool: deque[events_pb2.RoomEvent] = deque()
+        self._spool = spool
+        self._limit = limit_bytes
+        self._fresh: deque[bytes] = deque()  # newer than all that is in the spool
+        self._fresh_bytes = 0
+        self._is_open = False
+        self._delay = RETRY_FIRST_S
         self._arrived = asyncio.Event()
         self._emptied = asyncio.Event()
-        self._emptied.set()
+        metrics.events_spooled.read_by(lambda: float(self.waiting))
+
+    @property
+    def waiting(self) -> int:
+        """Facts not acknowledged by the stream."""
+        return self._spool.waiting + len(self._fresh)
 
     def publish(self, event: events_pb2.RoomEvent) -> None:
         """Take a fact; never waits."""
-        if len(self._spool) >= self._limit:
-            lost = self._spool.popleft()
-            self._metrics.events_lost.add()
-            log.error("event lost, the spool is full", room=lost.room_name, id=lost.id)
-        self._spool.append(event)
+        payload = event.SerializeToString()
+        if len(payload) > MAX_EVENT_BYTES or self._fresh_bytes + len(payload) > self._limit:
+            self._lose(payload)
+            return
+        self._fresh.append(payload)
+        self._fresh_bytes += len(payload)
         self._arrived.set()
         self._emptied.clear()
 
     async def run(self) -> None:
         """Until canceled."""
-        delay = RETRY_FIRST_S
-        is_open = False
         while True:
-            self._metrics.events_spooled.set(len(self._spool))
-            if not self._spool:
+            if not self.waiting:
                 self._emptied.set()
                 self._arrived.clear()
                 await self._arrived.wait()
-            event = self._spool[0]
-            subject = subjects.event_subject(event.room_name, event.name)
-            try:
-                if not is_open:
-                    await self._bus.open_stream(subjects.EVENTS)
-                    is_open = True
-                with telemetry.continued(event.traceparent):
-                    await self._bus.publish_durable(
-                        subject, event.SerializeToString(), message_id=event.id
-                    )
-            except BusError as error:
-                log.info("event waits", error=str(error), waiting=len(self._spool))
-                is_open = False
-                await asyncio.sleep(delay)
-                delay = min(delay * 2, RETRY_LAST_S)
-                continue
-            delay = RETRY_FIRST_S
-            if self._spool and self._spool[0] is event:
-                self._spool.popleft()
+            if self._spool.waiting:
+                await self._publish_spooled()
+            elif await self._is_published(self._fresh[0], FIRST_ATTEMPT_S):
+                self._drop_fresh()
+            else:
+                await self._save()
+                await self._back_off()
 
     async def flush(self, grace_s: float) -> None:
         """Wait until nothing waits, but no longer than `grace_s`."""
+        if not self.waiting:
+            return
         try:
             async with asyncio.timeout(grace_s):
                 await self._emptied.wait()
         except TimeoutError:
-            log.warning("events not published", waiting=len(self._spool))
+            log.warning("events not published", waiting=self.waiting)
+
+    def save(self) -> None:
+        """Leave what waits in the spool: `run` was canceled, the process ends."""
+        taken = self._spool.append(self._fresh)
+        for _ in range(taken):
+            self._drop_fresh()
+        while self._fresh:
+            self._lose(self._drop_fresh())
+
+    async def _publish_spooled(self) -> None:
+        for payload in await asyncio.to_thread(self._spool.read, SPOOL_BATCH):
+            while not await self._is_published(payload):
+                await self._save()
+                await self._back_off()
+            self._spool.remove()
+        # What came meanwhile is newer than the rest of the spool.
+        if self._spool.waiting:
+            await self._save()
+
+    async def _is_published(self, payload: bytes, limit_s: float | None = None) -> bool:
+        """One attempt; True also when the fact is unreadable, so that others are not held up."""
+        try:
+            event = events_pb2.RoomEvent.FromString(payload)
+        except DecodeError:
+            self._lose(payload)
+            return True
+        try:
+            async with asyncio.timeout(limit_s):
+                if not self._is_open:
+                    await self._bus.open_stream(subjects.EVENTS)
+                    self._is_open = True
+                subject = subjects.event_subject(event.room_name, event.name)
+                with telemetry.continued(event.traceparent):
+                    await self._bus.publish_durable(subject, payload, message_id=event.id)
+        except (BusError, TimeoutError) as error:
+            reason = str(error) or "no acknowledgement yet"
+            log.info("event waits", error=reason, waiting=self.waiting)
+            self._is_open = False
+            return False
+        self._delay = RETRY_FIRST_S
+        return True
+
+    async def _back_off(self) -> None:
+        await asyncio.sleep(self._delay)
+        self._delay = min(self._delay * 2, RETRY_LAST_S)
+        await self._save()
+
+    async def _save(self) -> None:
+        """Into the spool with what is in memory, as far as there is room."""
+        if not self._fresh:
+            return
+        payloads = list(self._fresh)
+        try:
+            taken = await asyncio.to_thread(self._spool.append, payloads)
+        except OSError as error:
+            log.warning("events stay in memory: the spool cannot be written", error=str(error))
+            return
+        for _ in range(taken):
+            self._drop_fresh()
+        for payload in payloads[taken:]:
+            self._drop_fresh()
+            self._lose(payload)
+
+    def _drop_fresh(self) -> bytes:
+        payload = self._fresh.popleft()
+        self._fresh_bytes -= len(payload)
+        return payload
+
+    def _lose(self, payload: bytes) -> None:
+        self._metrics.events_lost.add()
+        log.error("event lost: there is no room for it", bytes=len(payload), waiting=self.waiting)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field
@@ -45,6 +46,11 @@ class SfuSettings(ChassisSettings):
     """Media in and out together, above which placement sends no new rooms here; 0: no limit."""
     cpu_load_limit: float = Field(default=0.0, ge=0, le=1)
     """Share of the cores the process may use, above which placement sends no new rooms; 0: no limit."""
+
+    spool_directory: Path | None = None
+    """Where events wait while NATS is away, also over the end of the process; none: in memory."""
+    spool_max_bytes: int = Field(default=64 * 1024 * 1024, ge=64 * 1024)
+    """Of events that wait; what comes when it is full is lost."""
 
     pod_name: str = ""
     """The pod this process runs in; empty outside of Kubernetes."""

@@ -1,16 +1,18 @@
 """What the node says to NATS and placement, and how it outlives their absence."""
 
 import asyncio
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from functools import partial
+from pathlib import Path
 
 import pytest
 
 from chassis import rpc
-from chassis.bus import Bus, MemoryBus
+from chassis.bus import Ack, Bus, MemoryBus
 from chassis.clock import SystemClock
-from chassis.errors import FailedPrecondition, Unavailable
+from chassis.errors import FailedPrecondition, RequestTimedOut, Unavailable
 from chassis.kv import Kv, MemoryKv
 from chassis.subjects import EVENTS, NODES
 from chassis.telemetry import Metrics
@@ -18,9 +20,13 @@ from contracts.events.v1 import events_pb2
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from sfu import clients
 from sfu.clients import EventPublisher, Heartbeat, PlacementLeases
+from sfu.core import spooling
 from sfu.metrics import SfuMetrics
+from sfu.spool import DiskSpool, MemorySpool
 from tests.support.nats import Cable, connected_bus, disconnected, running_nats
 from tests.support.nodes import AUTH, until
+
+LIMIT = 1_000_000  # bytes of events that wait
 
 
 @pytest.fixture(autouse=True)
@@ -100,7 +106,7 @@ async def test_events_wait_for_a_lost_nats_and_arrive_once_in_order() -> None:
         connected_bus(server, cable.url) as bus,
         connected_bus(server) as reader,
     ):
-        publisher = EventPublisher(bus, metrics)
+        publisher = EventPublisher(bus, metrics, MemorySpool(LIMIT), LIMIT)
         async with running(publisher):
             for number in range(3):
                 publisher.publish(event(number))
@@ -117,18 +123,119 @@ async def test_events_wait_for_a_lost_nats_and_arrive_once_in_order() -> None:
         assert await event_ids(reader, 6) == [f"EV_{number}" for number in range(6)]
 
 
-async def test_a_full_spool_loses_the_oldest_and_counts_them() -> None:
+async def test_a_full_spool_loses_the_newest_and_counts_them(tmp_path: Path) -> None:
     bus, metrics = MemoryBus(), SfuMetrics(Metrics())
     bus.connected = False
-    publisher = EventPublisher(bus, metrics, limit=2)
-    for number in range(3):
-        publisher.publish(event(number))
-    assert metrics.events_lost.value() == 1
-    bus.connected = True
-    await bus.open_stream(EVENTS)
+    size = event(0).ByteSize() + spooling.HEADER_BYTES
+    publisher = EventPublisher(bus, metrics, DiskSpool(tmp_path, 4 * size), LIMIT)
     async with running(publisher):
+        for number in range(6):
+            publisher.publish(event(number))
+        await until(lambda: metrics.events_lost.value() == 2)
+        assert publisher.waiting == 4
+        bus.connected = True
         await publisher.flush(5.0)
-    assert await event_ids(bus, 2) == ["EV_1", "EV_2"]
+        assert await event_ids(bus, 4) == [f"EV_{number}" for number in range(4)]
+        publisher.publish(event(9))
+        await publisher.flush(5.0)
+        assert (await event_ids(bus, 5))[-1] == "EV_9"
+
+
+class Silent(MemoryBus):
+    """A bus that takes facts and acknowledges none until told."""
+
+    is_silent = True
+
+    async def publish_durable(self, subject: str, data: bytes, message_id: str) -> Ack:
+        ack = await super().publish_durable(subject, data, message_id)
+        if self.is_silent:
+            await asyncio.sleep(2.0)
+            raise RequestTimedOut("no acknowledgement")
+        return ack
+
+
+async def test_facts_without_an_acknowledgement_are_on_disk_soon_and_stored_once(
+    tmp_path: Path,
+) -> None:
+    bus, metrics = Silent(), SfuMetrics(Metrics())
+    spool = DiskSpool(tmp_path, LIMIT)
+    publisher = EventPublisher(bus, metrics, spool, LIMIT)
+    async with running(publisher):
+        for number in range(3):
+            publisher.publish(event(number))
+        await until(lambda: spool.waiting == 3, timeout_s=1.5)
+        bus.is_silent = False
+        await publisher.flush(5.0)
+    assert await event_ids(bus, 3) == ["EV_0", "EV_1", "EV_2"]
+    assert bus._streams["EVENTS"]._messages[-1].sequence == 3
+
+
+async def test_a_fact_too_large_for_nats_holds_up_no_others() -> None:
+    bus, metrics = MemoryBus(), SfuMetrics(Metrics())
+    publisher = EventPublisher(bus, metrics, MemorySpool(LIMIT), LIMIT)
+    async with running(publisher):
+        publisher.publish(events_pb2.RoomEvent(id="EV_large", room=bytes(1_000_001)))
+        publisher.publish(event(1))
+        await publisher.flush(5.0)
+    assert await event_ids(bus, 1) == ["EV_1"]
+    assert metrics.events_lost.value() == 1
+
+
+SPOOLING_PROCESS = """
+import asyncio, sys
+from pathlib import Path
+from chassis.bus import MemoryBus
+from chassis.telemetry import Metrics
+from contracts.events.v1 import events_pb2
+from sfu.clients import EventPublisher
+from sfu.metrics import SfuMetrics
+from sfu.spool import DiskSpool
+
+async def main():
+    bus = MemoryBus()
+    bus.connected = False
+    spool = DiskSpool(Path(sys.argv[1]), 1_000_000)
+    publisher = EventPublisher(bus, SfuMetrics(Metrics()), spool, 1_000_000)
+    running = asyncio.create_task(publisher.run())
+    for number in range(500):
+        event = events_pb2.RoomEvent(id=f"EV_{number}", name="room_started", room_name="r")
+        publisher.publish(event)
+    while spool.waiting < 500:
+        await asyncio.sleep(0.01)
+    print("spooled", file=sys.stderr, flush=True)
+    await running
+
+asyncio.run(main())
+"""
+
+
+async def test_facts_survive_the_death_of_the_process_and_arrive_in_order(tmp_path: Path) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        SPOOLING_PROCESS,
+        str(tmp_path),
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    assert process.stderr is not None
+    try:
+        async with asyncio.timeout(15):
+            while b"spooled" not in (line := await process.stderr.readline()):
+                assert line, "the process ended by itself"
+    finally:
+        process.kill()
+        await process.wait()
+        # The transport would otherwise be closed by the collector, in another test.
+        process._transport.close()  # type: ignore[attr-defined]
+    async with running_nats() as server, connected_bus(server) as bus:
+        spool = DiskSpool(tmp_path, LIMIT)
+        assert spool.waiting == 500
+        publisher = EventPublisher(bus, SfuMetrics(Metrics()), spool, LIMIT)
+        async with running(publisher):
+            await publisher.flush(10.0)
+        assert await event_ids(bus, 500) == [f"EV_{number}" for number in range(500)]
+        assert spool.waiting == 0
 
 
 class Placement(placement_pb2_grpc.PlacementServiceServicer):
