@@ -33,6 +33,7 @@
 {{- $root := index . 0 -}}
 {{- $part := index $root.Values (index . 1) -}}
 {{- $alone := index . 2 -}}
+{{- $name := index . 1 -}}
 {{- with $part.nodeSelector }}
 nodeSelector:
   {{- toYaml . | nindent 2 }}
@@ -58,6 +59,18 @@ affinity:
         labelSelector:
           matchLabels:
             {{- include "roomwright.selector" (list $root (index . 1)) | nindent 12 }}
+{{- else }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      {{- range $key, $weight := dict "kubernetes.io/hostname" 100 "topology.kubernetes.io/zone" 50 }}
+      - weight: {{ $weight }}
+        podAffinityTerm:
+          topologyKey: {{ $key }}
+          labelSelector:
+            matchLabels:
+              {{- include "roomwright.selector" (list $root $name) | nindent 14 }}
+      {{- end }}
 {{- end }}
 topologySpreadConstraints:
 {{- $selector := dict "labelSelector" (dict "matchLabels" (include "roomwright.selector" (list $root (index . 1)) | fromYaml)) }}
@@ -66,12 +79,11 @@ topologySpreadConstraints:
   - {{- merge (deepCopy .) $selector | toYaml | nindent 4 }}
 {{- end }}
 {{- else }}
-{{- range list "kubernetes.io/hostname" "topology.kubernetes.io/zone" }}
+  # Zones are the affinity's: a spread over a label that nodes lack would count for nothing, this one included.
   - maxSkew: 1
-    topologyKey: {{ . }}
+    topologyKey: kubernetes.io/hostname
     whenUnsatisfiable: ScheduleAnyway
     {{- $selector | toYaml | nindent 4 }}
-{{- end }}
 {{- end }}
 {{- with $part.priorityClassName }}
 priorityClassName: {{ . }}
