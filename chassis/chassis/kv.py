@@ -50,6 +50,8 @@ class Deleted:
 
     key: str
     revision: int
+    """Of its removal; the last one that was told when it went without a trace: the bucket lost data, or the trace
+    expired."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -185,6 +185,32 @@ async def test_without_a_connection_everything_is_refused_at_once() -> None:
     await bus.close()
 
 
+async def test_watch_tells_keys_that_a_bucket_lost_at_the_revision_they_had() -> None:
+    async with (
+        running_nats() as server,
+        Cable(server.url).laid() as cable,
+        connected_bus(server, cable.url) as bus,
+        connected_bus(server) as other_bus,
+    ):
+        kv = NatsKv(bus, BUCKET)
+        await kv.put("early", b"")
+        changes = kv.watch()
+        await take(changes, 2)
+        late = await kv.put("late", b"")
+        await take(changes, 1)
+        cable.pull()
+        async with asyncio.timeout(5):
+            await disconnected(bus)
+        await other_bus.jetstream().delete_stream(f"KV_{BUCKET.name}")
+        other = NatsKv(other_bus, BUCKET)
+        await other.put("filler", b"")
+        await other.delete("filler")
+        again = await other.put("early", b"again")
+        await cable.plug()
+        assert await take(changes, 2) == [Entry("early", b"again", again), Deleted("late", late)]
+        await changes.aclose()  # type: ignore[attr-defined]
+
+
 async def test_watch_gives_what_changed_while_the_connection_was_lost() -> None:
     async with (
         running_nats() as server,
