@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
 from typing import Any
 
@@ -59,9 +58,13 @@ class SignalStreams:
             socket = sockets[0]
             self._put(socket.stream, [socket.session], signal_response=response)
             return
-        sessions: dict[int, list[int]] = defaultdict(list)
+        sessions: dict[int, list[int]] = {}
+        stream, session_ids = 0, list[int]()
         for socket in sockets:
-            sessions[socket.stream].append(socket.session)
+            if socket.stream != stream:  # mostly many in a row are behind one stream
+                stream = socket.stream
+                session_ids = sessions.setdefault(stream, [])
+            session_ids.append(socket.session)
         for stream, session_ids in sessions.items():
             self._put(stream, session_ids, signal_response=response)
 

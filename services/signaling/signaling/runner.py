@@ -31,6 +31,7 @@ from signaling.core.session import (
     FindHome,
     HomeFound,
     HomeNotFound,
+    ResponseArrived,
     SignalSocket,
     Started,
     Ticked,
@@ -114,7 +115,7 @@ class SocketRunner:
         self._armed_for: float | None = None
         self._unwritten: Write | None = None
         self._accepted = False
-        self._is_full = False
+        self._is_unwritten = False
 
     async def run(self) -> None:
         """Find a node that takes the session and stay until the socket is over."""
@@ -149,6 +150,15 @@ class SocketRunner:
         self._on_event(Draining())
 
     def _on_event(self, event: Event) -> None:
+        if (
+            type(event) is ResponseArrived
+            and self._accepted
+            and self._machine.is_flowing
+            and not self._wire.is_full
+        ):
+            self._metrics.messages_out += 1
+            self._wire.write(self._codec.encode(event.response))
+            return
         now = self._clock.now()
         effects = self._machine.handle(event, now)
         while effects:
@@ -164,9 +174,10 @@ class SocketRunner:
                         self._unwritten = effect
                         continue
                     self._metrics.messages_out += 1
-                    if self._wire.write(self._codec.encode(effect.response)):
+                    self._wire.write(self._codec.encode(effect.response))
+                    if not self._wire.is_full:
                         return self._machine.handle(_WRITTEN, now)
-                    self._is_full = True
+                    self._is_unwritten = True
                 case Close(code):
                     if code == TOO_SLOW:
                         self._cause = Cause.CAUSE_TOO_SLOW
@@ -214,10 +225,10 @@ class SocketRunner:
                     self._accepted = True
                     self._wire.on_writable = self._writable
                     assert self._unwritten is not None  # Accept comes with the first response
-                    if self._wire.write(self._codec.encode(self._unwritten.response)):
-                        self._on_event(_WRITTEN)
-                    else:
-                        self._is_full = True
+                    self._wire.write(self._codec.encode(self._unwritten.response))
+                    self._is_unwritten = True
+                    if not self._wire.is_full:
+                        self._writable()
                     return
                 case Deny(http_status, message):
                     self._watch.refused(http_status)
@@ -252,8 +263,8 @@ class SocketRunner:
             stream.end(self._session_id, self._cause)
 
     def _writable(self) -> None:
-        if self._is_full:
-            self._is_full = False
+        if self._is_unwritten:
+            self._is_unwritten = False
             self._on_event(_WRITTEN)
 
     async def _read(self) -> None:

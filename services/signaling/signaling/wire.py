@@ -22,6 +22,8 @@ class Wire(WebSocketsSansIOProtocol):
 
     on_writable: Callable[[], None] | None = None
     """Called when a socket that was full takes frames again."""
+    is_full = False
+    """So much waits to be sent that no more should be written before `on_writable`."""
 
     @staticmethod
     def of(websocket: WebSocket) -> Wire:
@@ -30,14 +32,10 @@ class Wire(WebSocketsSansIOProtocol):
         assert isinstance(wire, Wire)
         return wire
 
-    def write(self, frame: bytes) -> bool:
-        """Send one whole frame; False when no more should be written before `on_writable`.
-
-        Never waits. A frame for a socket that is closing is dropped.
-        """
+    def write(self, frame: bytes) -> None:
+        """Send one whole frame, and never wait; a frame for a socket that is closing is dropped."""
         if not self.close_sent and not self.disconnected and not self.transport.is_closing():
             self.transport.write(frame)
-        return self.writable.is_set()
 
     def end(self, code: int) -> None:
         """Say close after what was written, and give the peer a while to answer; a full socket is cut then."""
@@ -63,9 +61,15 @@ class Wire(WebSocketsSansIOProtocol):
         if scope is not None:
             scope["extensions"][_EXTENSION] = self
 
+    def pause_writing(self) -> None:
+        """The transport's buffer went above its high mark."""
+        super().pause_writing()
+        self.is_full = True
+
     def resume_writing(self) -> None:
         """The transport's buffer went below its low mark."""
         super().resume_writing()
+        self.is_full = False
         if self.on_writable is not None:
             self.on_writable()
 

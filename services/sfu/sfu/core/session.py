@@ -41,6 +41,10 @@ class State(enum.IntEnum):
     DISCONNECTED = 3
 
 
+TOLD_STATES = (State.ACTIVE, State.JOINED)
+"""Join was said and the session is not over: other responses may follow."""
+
+
 @dataclass(frozen=True, slots=True)
 class Opening:
     """Everything a new session is made of, already decoded."""
@@ -82,7 +86,7 @@ class SignalSession:
     @property
     def is_told(self) -> bool:
         """Join was said and the session is not over: other responses may follow."""
-        return self.state in (State.JOINED, State.ACTIVE)
+        return self.state in TOLD_STATES
 
     def touch(self, step: Step) -> None:
         """Have the stage ask this session anew when it is due."""

@@ -70,7 +70,7 @@ from sfu.core.media_events import (
     TrackLoss,
 )
 from sfu.core.participant import Participant
-from sfu.core.session import Opening, State
+from sfu.core.session import TOLD_STATES, Opening, State
 from sfu.core.sessions import Sessions
 from sfu.core.speakers import Speaker, Speakers
 from sfu.core.subscription import Directory, DirectoryTrack
@@ -385,10 +385,13 @@ class Stage:
         return new
 
     def _send(self, receivers: Iterable[Participant], message: bytes, step: Step) -> None:
+        # A broadcast runs this for every session of the room: no call for each.
         sockets = tuple(
-            participant.socket
-            for participant in receivers
-            if participant.socket is not None and participant.is_told
+            [
+                participant.socket
+                for participant in receivers
+                if participant.socket is not None and participant.state in TOLD_STATES
+            ]
         )
         if sockets:
             step.emit(SendSignal(sockets, message))

@@ -217,6 +217,14 @@ class SignalSocket:
             case _:
                 assert_never(event)
 
+    @property
+    def is_flowing(self) -> bool:
+        """Would a response be written at once, and leave this machine as it is?
+
+        Then whoever runs it may write without asking: a broadcast costs no event for each socket.
+        """
+        return self.accepted and not self._queue and self._close_code is None and not self.over
+
     def next_timeout(self) -> float | None:
         """When `Ticked` matters next."""
         if self.over:
