@@ -6,6 +6,7 @@ By hand: `locust -f loadtest/locustfile.py` with the environment variables of `l
 import logging
 import os
 import sys
+import time
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -43,6 +44,9 @@ def wire(
         _wire_swarms(environment, runner, recorder)
     if recorder is not None and not isinstance(runner, WorkerRunner):
         _wire_record(environment, runner, recorder)
+    time.sleep(
+        0.01
+    )  # gevent's clock stood still while we were imported; the run's timer must not begin in the past
 
 
 def _wire_swarms(

@@ -25,7 +25,7 @@ def usage(pid: int) -> Usage:
     """What a process and its living descendants used; `ProcessLookupError` when it is gone."""
     cpu_ns, own_rss_bytes = _usage_of_one(pid)
     rss_bytes = own_rss_bytes
-    for child in _descendants(pid):
+    for child in descendants(pid):
         try:
             cpu, rss = _usage_of_one(child)
         except ProcessLookupError:
@@ -63,7 +63,8 @@ def _usage_of_one(pid: int) -> tuple[int, int]:
     return max(exact, coarse - 2 * TICK_NS), resident
 
 
-def _descendants(pid: int) -> Iterator[int]:
+def descendants(pid: int) -> Iterator[int]:
+    """Ids of the living children of a process, and of theirs."""
     for task in _threads(pid):
         try:
             children = (task / "children").read_text().split()
@@ -71,7 +72,7 @@ def _descendants(pid: int) -> Iterator[int]:
             continue
         for child in map(int, children):
             yield child
-            yield from _descendants(child)
+            yield from descendants(child)
 
 
 def _threads(pid: int) -> list[Path]:

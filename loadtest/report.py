@@ -26,7 +26,7 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Panel:
-    """One plot; left out when none of its columns has a value."""
+    """One plot; left out when none of its columns has a value, but for the first."""
 
     title: str
     unit: str
@@ -75,12 +75,13 @@ def plot(results: Path) -> Path:
 
     columns = read_timeline(results)
     seconds = columns["seconds"]
-    panels = [panel for panel in PANELS if any(_has_values(columns, it) for it in panel.lines)]
+    first, *others = PANELS
+    panels = [first, *(it for it in others if any(_has_values(columns, line) for line in it.lines))]
     figure = Figure(figsize=(10, 2.1 * len(panels) + 0.6), layout="constrained")
     axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axis, panel in zip(axes, panels, strict=True):
         for line in panel.lines:
-            if _has_values(columns, line):
+            if line.column in columns and (panel is first or _has_values(columns, line)):
                 values = columns[line.column]
                 axis.plot(seconds, values, color=line.color, label=line.label, marker=".")
         axis.set_title(panel.title, loc="left", fontsize=10)

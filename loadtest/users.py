@@ -154,8 +154,9 @@ class ApiUser(User):
         self._create(self._room)
 
     def on_stop(self) -> None:
-        """Delete the room."""
-        self._delete(self._room)
+        """Delete the room, on a new connection: whoever stopped us in a call left the old one taken for ever."""
+        with RoomApi(self.target, self._room) as self._api:
+            self._delete(self._room)
 
     @task
     def call(self) -> None:
