@@ -6,6 +6,7 @@ By hand: `locust -f loadtest/locustfile.py` with the environment variables of `l
 import logging
 import os
 import sys
+import threading
 import time
 from dataclasses import asdict
 from typing import Any, Final
@@ -95,10 +96,9 @@ def _wire_record(
         sentence = msg.data["sentence"]
         print(sentence, file=sys.stderr, flush=True)
         recorder.add_accident(sentence)
-        if environment.web_ui is None:
-            runner.quit()
-        else:
-            runner.stop()
+        end = runner.quit if environment.web_ui is None else runner.stop
+        # Not here: this is the thread that heard of the death, and ending waits for that thread.
+        threading.Thread(target=end, daemon=True).start()
 
     runner.register_message(ACCIDENT, stop)
     environment.events.test_start.add_listener(lambda **_: recorder.begin())

@@ -200,22 +200,23 @@ async def test_the_death_of_a_swarm_ends_the_run_and_is_said(
 ) -> None:
     arguments = ["rooms", "--users", "2", "--duration", "60"]
     async with started(server, tmp_path, *arguments) as process:
-        swarm = await asyncio.wait_for(until_swarm(process.pid), 30)
+        swarm = await asyncio.wait_for(until_swarm(process.pid, tmp_path / "locust.log"), 60)
         os.kill(swarm, signal.SIGKILL)
         done = await asyncio.wait_for(ended(process, tmp_path), 40)
     assert done.code == 1
     assert "BROKEN  A swarm process died (killed by SIGKILL)" in done.output
 
 
-async def until_swarm(pid: int) -> int:
-    """The swarm process that a run started, once a participant of it is to be expected."""
+async def until_swarm(pid: int, log: Path) -> int:
+    """The swarm process that a run started, once its users are told to play."""
     while True:
+        await asyncio.sleep(0.1)
+        if not log.is_file() or "All users spawned" not in log.read_text():
+            continue
         for child in descendants(pid):
             with contextlib.suppress(OSError):
                 if b"loadtest.swarm_process" in Path(f"/proc/{child}/cmdline").read_bytes():
-                    await asyncio.sleep(1)
                     return child
-        await asyncio.sleep(0.1)
 
 
 @pytest.fixture
