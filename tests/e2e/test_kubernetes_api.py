@@ -192,7 +192,13 @@ def placement_account(stage: Stage) -> client.Configuration:
 
 
 def _deployment() -> client.V1Deployment:
-    container = client.V1Container(name="pause", image=PAUSE, image_pull_policy="IfNotPresent")
+    ports = [
+        client.V1ContainerPort(name="media-udp", container_port=17882, protocol="UDP"),
+        client.V1ContainerPort(name="media-tcp", container_port=17881),
+    ]
+    container = client.V1Container(
+        name="pause", image=PAUSE, image_pull_policy="IfNotPresent", ports=ports
+    )
     return client.V1Deployment(
         metadata=client.V1ObjectMeta(name="sfu"),
         spec=client.V1DeploymentSpec(
@@ -274,7 +280,7 @@ async def test_each_pod_has_one_service_of_its_own_with_two_replicas_at_work(
         assert (spec.type, spec.external_traffic_policy) == ("LoadBalancer", "Local")
         assert spec.publish_not_ready_addresses
         assert spec.selector == {POD_LABEL: name}
-        assert [(p.protocol, p.port) for p in spec.ports or []] == [("UDP", 7882), ("TCP", 7881)]
+        assert [(p.protocol, p.port) for p in spec.ports or []] == [("UDP", 17882), ("TCP", 17881)]
         assert (metadata.annotations or {})["example.com/kind"] == "udp"
         pod = pods[name].metadata
         assert pod is not None
@@ -324,8 +330,8 @@ async def test_addresses_are_the_load_balancers_with_their_ports(
     expected = MediaAddress(
         ip="203.0.113.9",
         source=MediaAddress.SOURCE_LOAD_BALANCER,
-        udp_port=7882,
-        tcp_port=7881,
+        udp_port=17882,
+        tcp_port=17881,
     )
     assert found[0] == expected
     assert [address.ip for address in found[1:]] in ([], ["::1"])

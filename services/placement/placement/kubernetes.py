@@ -49,6 +49,8 @@ POD_LABEL = "roomwright.io/pod"
 """On a pod and in its Service's selector: the pod's name."""
 OWNER_LABEL, OWNER = "app.kubernetes.io/managed-by", "roomwright-placement"
 DELETION_COST = "controller.kubernetes.io/pod-deletion-cost"
+UDP_PORT_NAME, TCP_PORT_NAME = "media-udp", "media-tcp"
+"""Of the ports that an sfu pod declares, and of its Service."""
 LEAVING_TAINTS = ("ToBeDeletedByClusterAutoscaler", "karpenter.sh/disrupted")
 """Taints by which autoscalers say that a machine will go, before they cordon it."""
 
@@ -75,6 +77,7 @@ class MediaServiceSettings:
     """What a pod's Service is like; `expose: loadBalancer` only."""
 
     udp_port: int = 7882
+    """Ports count for pods that declare none."""
     tcp_port: int = 7881
     """0: no ICE-TCP."""
     annotations: Mapping[str, str] = field(default_factory=dict)
@@ -260,9 +263,13 @@ def media_service(
     pod: Pod, labels: Mapping[str, str], settings: MediaServiceSettings
 ) -> client.V1Service:
     """The Service of one pod: it keeps the client's address, and serves a draining pod to its end."""
-    ports = [client.V1ServicePort(name="media-udp", port=settings.udp_port, protocol="UDP")]
-    if settings.tcp_port:
-        ports.append(client.V1ServicePort(name="media-tcp", port=settings.tcp_port, protocol="TCP"))
+    # While an upgrade changes the ports, a replica with the old settings may be the one that makes this.
+    udp_port, tcp_port = settings.udp_port, settings.tcp_port
+    if pod.udp_port:
+        udp_port, tcp_port = pod.udp_port, pod.tcp_port
+    ports = [client.V1ServicePort(name=UDP_PORT_NAME, port=udp_port, protocol="UDP")]
+    if tcp_port:
+        ports.append(client.V1ServicePort(name=TCP_PORT_NAME, port=tcp_port, protocol="TCP"))
     return client.V1Service(
         metadata=client.V1ObjectMeta(
             name=pod.name,
@@ -470,6 +477,11 @@ def _pod(found: client.V1Pod) -> Pod:
     metadata, spec, status = _metadata(found), found.spec, found.status
     annotated = (metadata.annotations or {}).get(DELETION_COST, "")
     name = str(metadata.name)
+    ports = {
+        port.name: port.container_port
+        for container in (spec.containers if spec else [])
+        for port in container.ports or []
+    }
     return Pod(
         name=name,
         uid=str(metadata.uid),
@@ -478,6 +490,8 @@ def _pod(found: client.V1Pod) -> Pod:
         or (status.phase if status else None) in ("Succeeded", "Failed"),
         is_labeled=(metadata.labels or {}).get(POD_LABEL) == name,
         deletion_cost=_integer(annotated),
+        udp_port=ports.get(UDP_PORT_NAME, 0),
+        tcp_port=ports.get(TCP_PORT_NAME, 0),
     )
 
 

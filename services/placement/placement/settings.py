@@ -77,7 +77,7 @@ class PlacementSettings(ChassisSettings):
     service_type_class: str = ""
     """Their loadBalancerClass; empty: the cluster's default."""
     media_udp_port: int = Field(default=7882, ge=1, le=65535)
-    """Of these Services and of the pods."""
+    """Of these Services, for pods that declare no port named `media-udp`."""
     media_tcp_port: int = Field(default=7881, ge=0, le=65535)
     """0: no ICE-TCP."""
 

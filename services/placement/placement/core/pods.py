@@ -24,6 +24,9 @@ class Pod:
     """Has it the label that only its own Service selects?"""
     deletion_cost: int | None = None
     """As annotated now."""
+    udp_port: int = 0
+    """Of its media; 0: not declared."""
+    tcp_port: int = 0
 
 
 @dataclass(frozen=True, slots=True)
