@@ -109,12 +109,12 @@ def continued(carried: str) -> Iterator[None]:
 
 
 def enter_trace(context: Context) -> None:
-    """From here to the end of the block of `under` around, what happens belongs to this trace."""
+    """From here on, what happens in this task belongs to this trace, until another or `leave_trace`."""
     contexts.attach(context)
 
 
 def leave_trace() -> None:
-    """The task that calls this was made within a trace, and outlives it."""
+    """From here on, what happens in this task belongs to no trace."""
     contexts.attach(Context())
 
 

@@ -363,9 +363,7 @@ class RoomRunner:
             while not self._is_over():
                 await self._wait()
                 for _ in range(min(len(self._inbox), ITEMS_PER_TURN)):
-                    item, context = self._inbox.popleft()
-                    with telemetry.under(context):
-                        self._take(item)
+                    self._take_within(*self._inbox.popleft())
                 self._tick()
                 await asyncio.sleep(0)
         finally:
@@ -425,6 +423,14 @@ class RoomRunner:
         if self._empty_at is not None:
             due.append(self._empty_at + STAGE_LINGER_S)
         return min((t for t in due if t is not None), default=None)
+
+    def _take_within(self, item: Item, context: telemetry.Context | None) -> None:
+        """Take an item within the trace of who left it, if any; most have none."""
+        if context is not None:
+            telemetry.enter_trace(context)
+        self._take(item)
+        if telemetry.current() is not None:
+            telemetry.leave_trace()
 
     def _take(self, item: Item) -> None:
         """One event and everything it causes within this node."""

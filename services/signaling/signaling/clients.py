@@ -239,7 +239,9 @@ class NodeClient:
             yield node_pb2.SignalStreamRequest(frames=frames)
 
     async def _run(self) -> None:
-        telemetry.leave_trace()  # of the first session
+        # The first session made this task; it serves all of them.
+        telemetry.leave_trace()
+        structlog.contextvars.unbind_contextvars("room")
         try:
             with rpc.service_errors():
                 async for response in self._stub.SignalStream(self._outgoing()):
