@@ -195,14 +195,15 @@ class NatsKv:
         store = await self._store()
         found: dict[str, Entry] = {}
         try:
-            watcher = await store.watch(f"{encode_key(under)}.>", ignore_deletes=True)
+            watcher = await store.watch(f"{encode_key(under)}.>")
             try:
                 async with asyncio.timeout(ACK_TIMEOUT_S):
-                    async for update in watcher:
+                    async for update in whole(watcher):
                         if update is None:
                             break
                         key = decode_key(update.key)
-                        found[key] = Entry(key, update.value or b"", update.revision or 0)
+                        if update.operation not in _REMOVALS:
+                            found[key] = Entry(key, update.value or b"", update.revision or 0)
             finally:
                 await watcher.stop()  # type: ignore[no-untyped-call]
         except (nats.errors.Error, TimeoutError) as error:
@@ -241,9 +242,10 @@ class NatsKv:
         self, watcher: KeyValue.KeyWatcher, connection: int
     ) -> AsyncIterator[KeyValue.Entry | None]:
         changed = asyncio.create_task(self._bus.wait_for_reconnection(connection))
+        updates = whole(watcher)
         try:
             while not changed.done():
-                update = asyncio.create_task(anext(watcher, _End()))
+                update = asyncio.ensure_future(anext(updates, _End()))
                 try:
                     await asyncio.wait({update, changed}, return_when=asyncio.FIRST_COMPLETED)
                     if not update.done():
@@ -310,6 +312,36 @@ class NatsKv:
         return OutcomeUnknown(f"{self._bucket.name}: no acknowledgement for {key!r}")
 
 
+async def whole(watcher: KeyValue.KeyWatcher) -> AsyncIterator[KeyValue.Entry | None]:
+    """A watcher's updates, with the None that ends the initial values where they do end.
+
+    The client library gives it at once when nothing was looked at yet, also when the server has sent
+    values that still wait in the socket: then it belongs behind the last of them.
+    """
+    is_first, is_early = True, False
+    async for update in watcher:
+        if update is None and is_first:
+            is_first, is_early = False, await _has_more(watcher)
+            if is_early:
+                continue
+        is_first = False
+        yield update
+        if is_early and update is not None and not update.delta:
+            is_early = False
+            yield None
+
+
+async def _has_more(watcher: KeyValue.KeyWatcher) -> bool:
+    """Did the server send values before the watcher gave any?"""
+    assert watcher._sub is not None  # the library sets it before it gives a watcher
+    try:
+        info = await watcher._sub.consumer_info()
+    except (nats.errors.Error, TimeoutError):
+        return False  # the connection is going, and the watch will begin anew
+    sent = info.delivered.consumer_seq if info.delivered else 0
+    return bool(sent or info.num_pending)
+
+
 class _End:
     """What the client library's watcher gives when it is over."""
 
@@ -338,7 +370,7 @@ class _Known:
         key, revision = decode_key(update.key), update.revision or 0
         if not key.startswith(self._prefix):
             return []
-        if update.operation in ("DEL", "PURGE"):
+        if update.operation in _REMOVALS:
             known = self._revisions.pop(key, None)
             return [] if known is None else [Deleted(key, revision)]
         self._fresh.add(key)
@@ -501,6 +533,7 @@ def _decode_level(encoded: str) -> str:
 
 _LEVEL: Final = "\x1f"  # ASCII unit separator: in no key that was not made by `path`
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+_REMOVALS: Final = ("DEL", "PURGE")
 _RETRY_S: Final = 0.5
 _STREAM_NAME_IN_USE: Final = 10058
 _WRONG_LAST_SEQUENCE: Final = (10071, 10164)
