@@ -191,7 +191,11 @@ def user_classes(scenario: Scenario, target: Target) -> dict[str, type[User]]:
     made: dict[str, type[User]] = {}
 
     def make(name: str, base: type[User], **settings: Any) -> None:
-        made[name] = type(name, (base,), {"abstract": False, **settings})
+        shown = {
+            "abstract": False,
+            "host": target.url,
+        }  # Locust's page shows the host, and asks when there is none
+        made[name] = type(name, (base,), {**shown, **settings})
 
     if (media := scenario.media) is not None:
         make("Participants", MediaUser, weight=media.weight, media=media)
