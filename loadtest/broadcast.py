@@ -2,8 +2,8 @@
 
 `python -m loadtest.broadcast`. The clients are bare sockets without media, so what is measured is the signaling path:
 the room's update serialized once, one frame on the node's stream, a copy to each socket. What the server does anyway
-(pings, heartbeats) is measured before and taken off. The node sends clients without media away after some 20 s: joins and
-measurement have to be over by then.
+(pings, heartbeats) is measured before and taken off. The node sends clients without media away after some 20 s: joins
+and measurement have to be over by then.
 """
 
 import argparse
