@@ -397,12 +397,16 @@ class RoomRunner:
             return
         self._arrived.clear()
         due = self._next_timeout()
+        if due is None:
+            await self._arrived.wait()
+            return
+        # A timer of the loop, and no timeout that cancels: this is most of what an idle room costs.
+        delay = max(0.0, due - self._around.clock.now())
+        timer = asyncio.get_running_loop().call_later(delay, self._arrived.set)
         try:
-            timeout = None if due is None else max(0.0, due - self._around.clock.now())
-            async with asyncio.timeout(timeout):
-                await self._arrived.wait()
-        except TimeoutError:
-            pass
+            await self._arrived.wait()
+        finally:
+            timer.cancel()
 
     def _is_over(self) -> bool:
         if self._ends_at is None or self._inbox:
