@@ -188,7 +188,10 @@ class Release:
     # ---- breaking and repairing ----
 
     async def kill(self, pod: Pod) -> None:
-        """The process is gone without a word and its pod with it; its workload makes another pod."""
+        """The process is gone without a word and its pod with it; its workload makes another pod.
+
+        The deletion alone would not do: kubelet lets a process end in its own time, also when that is an hour.
+        """
         await self.cluster.kill(pod)
         await self.kubectl("delete", "pod", pod.name, "--grace-period=0", "--force", "--wait=false")
 

@@ -1,6 +1,7 @@
 """Upgrade and rollback between builds whose internal contracts differ, pods of both at once and a call running."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -12,8 +13,10 @@ from tests.e2e.release import Release, eventually
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(900)]
 
 SERVICES = ("signaling", "placement", "sfu")
+STAND_STILL_S = 120
+"""A rollout waits so long after each new pod; pods of both builds stand side by side meanwhile."""
 MIXED_S = 60.0
-"""How long pods of both builds stand side by side."""
+"""How long calls are tried out in that time."""
 MOVED_S = 15.0
 """A call whose node is replaced stands on another after this; see the drain time in conftest.SHAPE."""
 
@@ -42,35 +45,38 @@ async def test_after_the_rollback_only_the_first_build_runs(release: Release) ->
 
 @asynccontextmanager
 async def mixed(release: Release, change: str) -> AsyncIterator[None]:
-    """Begin an upgrade or a rollback and hold it while each service has pods of both builds; finish it afterwards."""
-    old = release.tag if change == "upgrade" else release.next_tag
-    new = release.next_tag if change == "upgrade" else release.tag
+    """An upgrade or a rollback, held while each service has pods of both builds; finished afterwards."""
+    await pace(release, STAND_STILL_S)
     if change == "upgrade":
-        await release.upgrade("--set", f"image.tag={new}", wait=False)
+        await release.upgrade("--set", f"image.tag={release.next_tag}", wait=False)
     else:
         await release.rollback(wait=False)
-    await asyncio.gather(*(hold_mixed(release, service, old, new) for service in SERVICES))
     try:
+        await eventually(lambda: is_mixed(release), "pods of both builds in each service", 150)
         yield
+        assert await is_mixed(release), "the rollout went on too early"
     finally:
-        for service in SERVICES:
-            await release.kubectl("rollout", "resume", release.workload(service))
+        await pace(release, 0)
     for service in SERVICES:
         status = ("rollout", "status", release.workload(service), "--timeout=240s")
         await release.kubectl(*status)
         await release.settled(service)
 
 
-async def hold_mixed(release: Release, service: str, old: str, new: str) -> None:
-    """Stop a service's rollout at a moment when ready pods of both builds are there."""
+async def pace(release: Release, seconds: int) -> None:
+    """How long a rollout waits after each pod that became ready."""
+    patch = json.dumps({"spec": {"minReadySeconds": seconds}})
+    for service in SERVICES:
+        await release.kubectl("patch", release.workload(service), "-p", patch)
 
-    async def first_new_pod() -> bool:
-        return any(pod.image.endswith(f":{new}") for pod in await release.pods(service))
 
-    await eventually(first_new_pod, f"a ready {service} pod of {new}", 120)
-    await release.kubectl("rollout", "pause", release.workload(service))
-    tags = {pod.image.rpartition(":")[2] for pod in await release.pods(service)}
-    assert tags == {old, new}, f"{service} has pods of {tags}"
+async def is_mixed(release: Release) -> bool:
+    """Each service has ready pods of both builds."""
+    for service in SERVICES:
+        tags = {pod.image.rpartition(":")[2] for pod in await release.pods(service)}
+        if tags != {release.tag, release.next_tag}:
+            return False
+    return True
 
 
 async def new_calls_work(release: Release, room: str) -> None:
