@@ -55,7 +55,7 @@ class Caller(ABC):
         """The longest time without a picture of another, in seconds, from `since` (`now()`) until now."""
         return longest_gap(self.arrivals.get(of.identity, []), since, now())
 
-    def heard_again(self, of: "Caller", since: float) -> float | None:
+    def seen_again(self, of: "Caller", since: float) -> float | None:
         """Seconds from `since` until the first picture after the longest gap; None while nothing comes."""
         times = [since, *(it for it in self.arrivals.get(of.identity, []) if it >= since)]
         if len(times) < 2:
