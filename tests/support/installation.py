@@ -13,7 +13,7 @@ from pathlib import Path
 
 import aiohttp
 import nats
-import nats.errors
+import websockets
 from livekit import api
 from pydantic import SecretStr
 
@@ -31,19 +31,20 @@ HTTP_PORT, PLACEMENT_PORT, SFU_PORT, HEALTH_PORT, NATS_PORT = 7880, 7890, 7891, 
 
 @dataclass(frozen=True, slots=True)
 class Front:
-    """One signaling replica as clients see it (`tests.support.server.Server`)."""
+    """Signaling as clients see it (`tests.support.server.Server`)."""
 
-    host: Host
+    place: str
+    """host:port."""
 
     @property
     def url(self) -> str:
         """What SDKs connect to."""
-        return f"ws://{self.host.address}:{HTTP_PORT}"
+        return f"ws://{self.place}"
 
     @property
     def http_url(self) -> str:
         """What server SDKs open."""
-        return f"http://{self.host.address}:{HTTP_PORT}"
+        return f"http://{self.place}"
 
     @property
     def page_url(self) -> str:
@@ -64,16 +65,12 @@ class Front:
     async def try_join(self, room: str, identity: str) -> tuple[int, str]:
         """The status of one attempt to open the socket, and the text of a refusal."""
         headers = {"Authorization": f"Bearer {self.token(room, identity)}"}
-        url = f"{self.http_url}/rtc?protocol=16&auto_subscribe=1"
-        async with aiohttp.ClientSession() as http:
-            try:
-                async with http.ws_connect(url, headers=headers):
-                    return 101, ""
-            except aiohttp.WSServerHandshakeError as error:
-                status = error.status
-            # A client library keeps no body of a refused upgrade.
-            async with http.get(f"{self.http_url}/rtc/validate", headers=headers) as answer:
-                return status, await answer.text()
+        url = f"{self.url}/rtc?protocol=16&auto_subscribe=1"
+        try:
+            async with websockets.connect(url, additional_headers=headers):
+                return 101, ""
+        except websockets.InvalidStatus as refused:
+            return refused.response.status_code, (refused.response.body or b"").decode()
 
     def server_api(self) -> api.LiveKitAPI:
         """The published server SDK, pointed at this replica."""
@@ -96,7 +93,7 @@ class Installation:
 
     def front(self, name: str = "signaling1") -> Front:
         """A signaling replica for clients."""
-        return Front(self.host(name))
+        return Front(f"{self.host(name).address}:{HTTP_PORT}")
 
     def log(self, name: str) -> str:
         """Everything the service wrote."""
@@ -123,25 +120,23 @@ class Installation:
         address = lease.node_address.rpartition(":")[0]
         return next(name for name, it in self.network.hosts.items() if it.address == address)
 
-    async def facts(self, room: str, timeout_s: float = 10.0) -> list[str]:
-        """Names of the room's facts in the EVENTS stream, in order, once no node has any left to publish."""
+    async def facts(self, room: str, last: str, timeout_s: float = 20.0) -> list[str]:
+        """Names of the room's facts in the EVENTS stream, in order, up to the first named `last`."""
         names: list[str] = []
-        deadline = asyncio.get_running_loop().time() + timeout_s
         bus = await nats.connect(
             f"nats://{self.host('nats').address}:{NATS_PORT}",
             user="roomwright",
             password=self.nats_password,
         )
         try:
-            reader = await bus.jetstream().subscribe("events.>", ordered_consumer=True)
-            while asyncio.get_running_loop().time() < deadline:
-                try:
-                    message = await reader.next_msg(timeout=1.0)
-                except nats.errors.TimeoutError:
-                    break
-                event = events_pb2.RoomEvent.FromString(message.data)
-                if event.room_name == room:
-                    names.append(event.name)
+            async with asyncio.timeout(timeout_s):
+                reader = await bus.jetstream().subscribe("events.>", ordered_consumer=True)
+                while last not in names:
+                    event = events_pb2.RoomEvent.FromString((await reader.next_msg(None)).data)
+                    if event.room_name == room:
+                        names.append(event.name)
+        except TimeoutError:
+            raise AssertionError(f"no {last} among the facts of {room}: {names}") from None
         finally:
             await bus.close()
         return names

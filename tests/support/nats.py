@@ -43,19 +43,27 @@ async def disconnected(bus: NatsBus) -> None:
 
 
 class Cable:
-    """A TCP proxy: the connection to the server, which a test can pull and plug in again."""
+    """A TCP proxy: the connection to the server, which a test can pull and plug in again.
 
-    def __init__(self, target: str) -> None:
-        host, _, port = target.removeprefix("nats://").rpartition(":")
-        self._target = (host, int(port))
+    Of several targets each connection gets the first that answers.
+    """
+
+    def __init__(self, *targets: str) -> None:
+        places = [target.removeprefix("nats://").rpartition(":") for target in targets]
+        self._targets = [(host, int(port)) for host, _, port in places]
         self._server: asyncio.Server | None = None
         self._port = 0
         self._writers: set[asyncio.StreamWriter] = set()
 
     @property
     def url(self) -> str:
-        """What a client connects to."""
-        return f"nats://127.0.0.1:{self._port}"
+        """What a client of NATS connects to."""
+        return f"nats://{self.place}"
+
+    @property
+    def place(self) -> str:
+        """host:port of this end."""
+        return f"127.0.0.1:{self._port}"
 
     @asynccontextmanager
     async def laid(self) -> AsyncIterator[Cable]:
@@ -79,7 +87,13 @@ class Cable:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        for target in self._targets:
+            with suppress(OSError):
+                server_reader, server_writer = await asyncio.open_connection(*target)
+                break
+        else:
+            writer.transport.abort()
+            return
         self._writers |= {writer, server_writer}
         try:
             await asyncio.gather(
