@@ -72,9 +72,11 @@ class PythonClient:
         self._tasks.append(asyncio.create_task(_play_tone(source)))
         return publication
 
-    async def publish_video(self, *, simulcast: bool = True) -> rtc.LocalTrackPublication:
+    async def publish_video(
+        self, *, simulcast: bool = True, width: int = WIDTH, height: int = HEIGHT
+    ) -> rtc.LocalTrackPublication:
         """Publish a moving pattern as the camera, in VP8."""
-        source = rtc.VideoSource(WIDTH, HEIGHT)
+        source = rtc.VideoSource(width, height)
         track = rtc.LocalVideoTrack.create_video_track("pattern", source)
         options = rtc.TrackPublishOptions(
             source=rtc.TrackSource.SOURCE_CAMERA,
@@ -83,7 +85,7 @@ class PythonClient:
             video_encoding=rtc.VideoEncoding(max_bitrate=800_000, max_framerate=FPS),
         )
         publication = await self.room.local_participant.publish_track(track, options)
-        self._tasks.append(asyncio.create_task(_show_pattern(source)))
+        self._tasks.append(asyncio.create_task(_show_pattern(source, width, height)))
         return publication
 
     def of(self, identity: str, kind: int) -> Received:
@@ -145,15 +147,15 @@ async def _play_tone(source: rtc.AudioSource) -> None:
         position += samples
 
 
-async def _show_pattern(source: rtc.VideoSource) -> None:
+async def _show_pattern(source: rtc.VideoSource, width: int, height: int) -> None:
     count = 0
     while True:
-        picture = np.zeros((HEIGHT, WIDTH, 4), dtype=np.uint8)
+        picture = np.zeros((height, width, 4), dtype=np.uint8)
         picture[..., 3] = 255
-        edge = (count * 8) % WIDTH
+        edge = (count * 8) % width
         picture[:, edge : edge + 120, :3] = 220
-        picture[HEIGHT // 2 :, :, 1] = 90
-        frame = rtc.VideoFrame(WIDTH, HEIGHT, rtc.VideoBufferType.RGBA, picture.tobytes())
+        picture[height // 2 :, :, 1] = 90
+        frame = rtc.VideoFrame(width, height, rtc.VideoBufferType.RGBA, picture.tobytes())
         source.capture_frame(frame)
         count += 1
         await asyncio.sleep(1 / FPS)
