@@ -17,7 +17,7 @@ STAND_STILL_S = 120
 """A rollout waits so long after each new pod; pods of both builds stand side by side meanwhile."""
 MIXED_S = 60.0
 """How long calls are tried out in that time."""
-MOVED_S = 15.0
+MOVED_S = 8.0
 """A call whose node is replaced stands on another after this; see the drain time in conftest.SHAPE."""
 
 
