@@ -84,8 +84,6 @@ async def bare(cluster: Cluster) -> AsyncIterator[Release]:
         await _make_volumes(release)
         costs["namespace and volumes"] = time.monotonic() - begin
         await release.install()
-        # To helm a Deployment is ready with all but `maxUnavailable` pods: of one sfu, with none.
-        await release.settled("sfu")
     await eventually(lambda: reaches(release.http_url), f"an answer from {release.http_url}")
     yield release
     if not _keep():
