@@ -170,3 +170,20 @@ async def test_rpc_between_participants(server: DevServer, room: str, single: bo
     assert answer == "hello alice, welcome"
     await alice.leave()
     await bob.leave()
+
+
+async def test_every_goodbye_is_heard_at_once(server: DevServer, room: str, single: bool) -> None:
+    alice = await PythonClient.join(server, room, "alice", single=single)
+
+    async def come_and_go(name: str) -> None:
+        visitor = await PythonClient.join(server, room, name, single=single)
+        await visitor.publish_tone()
+        await until(lambda: alice.of(name, AUDIO).frames, f"alice receives {name}")
+        await visitor.leave()
+        # Unheard, the session would wait 5 s for a resume.
+        gone = f"participant_disconnected {name}"
+        await until(lambda: gone in alice.events, f"alice sees {name} leave", 1.0)
+
+    for number in range(10):
+        await come_and_go(f"visitor-{number}")
+    await alice.leave()

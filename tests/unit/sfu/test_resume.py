@@ -81,6 +81,17 @@ def test_resume_ends_the_grace_after_failed_media(world: World) -> None:
     assert again.closed is None
 
 
+def test_client_that_resumes_by_itself_after_failed_media_is_not_asked_to(world: World) -> None:
+    a = world.join("a", connect=True)
+    a.answer()
+    world.media(Failed(a.primary, "test"))
+    world.advance(0.5)
+    again = world.resume(a)
+    world.advance(10)
+    assert again.closed is None
+    assert "leave" not in again.cases()
+
+
 def test_sync_state_with_an_unknown_track_starts_anew(world: World) -> None:
     a = world.join("a", connect=True)
     again = world.resume(a)

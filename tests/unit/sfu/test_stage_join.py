@@ -127,10 +127,26 @@ def test_lost_socket_without_media_ends_the_session_at_once(world: World) -> Non
     assert world.facts[-1].left.reason == models.DisconnectReason.SIGNAL_CLOSE
 
 
-def test_goodbye_after_the_transport_was_closed_is_still_heard(world: World) -> None:
+def test_goodbye_after_the_transport_was_closed_is_awaited_on_the_open_socket(world: World) -> None:
     a = world.join("a", connect=True)
     a.answer()
     world.media(Failed(a.primary, "closed by the peer"))
+    world.advance(0.9)
+    assert a.closed is None
+    a.send(leave=rtc.LeaveRequest())
+    assert not a.is_present
+    leave = a.last("leave")
+    assert isinstance(leave, rtc.LeaveRequest)
+    assert leave.action == rtc.LeaveRequest.Action.DISCONNECT
+
+
+def test_goodbye_that_was_on_its_way_when_the_socket_was_given_up_is_still_heard(
+    world: World,
+) -> None:
+    a = world.join("a", connect=True)
+    a.answer()
+    world.media(Failed(a.primary, "closed by the peer"))
+    world.advance(1.1)
     assert a.closed is not None
     assert a.is_present
     a.send(mute=rtc.MuteTrackRequest())  # of the socket that was given up: nobody listens
@@ -157,6 +173,8 @@ def test_failed_media_asks_for_resume_and_waits_five_seconds(world: World) -> No
     a = world.join("a", connect=True)
     a.answer()
     world.media(Failed(a.primary, "test"))
+    assert "leave" not in a.cases()
+    world.advance(1.1)
     leave = a.last("leave")
     assert isinstance(leave, rtc.LeaveRequest)
     assert leave.action == rtc.LeaveRequest.Action.RESUME

@@ -111,6 +111,7 @@ class StageSettings:
     ping_interval: int = 5
     ping_timeout: int = 15
     join_timeout: float = 60.0
+    goodbye_patience: float = 1.0  # for the leave of a client that closed its transports first
     resume_grace: float = 5.0
     reconnect_window: float = 20.0  # for media to come back after a resume
     token_interval: float = 300.0

@@ -80,6 +80,7 @@ class Participant(SignalSession):
         self._last_signal_ms = step.wall_ms
         self._join_by: float | None = step.now + settings.join_timeout
         self._token_at: float | None = None
+        self._ask_resume_at: float | None = None
         self._gone_at: float | None = None
 
     # ------------------------------------------------------------------ joining and leaving
@@ -143,6 +144,7 @@ class Participant(SignalSession):
         """The client is back on a new socket; media never stopped (LiveKit: resume)."""
         self.close_socket(step, "resumed on another socket")
         self.socket = socket
+        self._ask_resume_at = None
         primary = self.connections.primary
         is_broken = primary.was_connected and not primary.is_connected
         # The engine says Failed once: without an ICE restart nothing would end this session.
@@ -176,6 +178,7 @@ class Participant(SignalSession):
     def lose_socket(self, step: Step) -> None:
         """The socket is gone without a leave. Media decides how long the session stays."""
         self.socket = None
+        self._ask_resume_at = None
         if not self.connections.was_connected:
             self.depart(DisconnectReason.SIGNAL_CLOSE, step)
 
@@ -226,6 +229,8 @@ class Participant(SignalSession):
             self.end(DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, step)
             self.tell_left(DisconnectReason.JOIN_FAILURE, step)
             return
+        if self._ask_resume_at is not None and now >= self._ask_resume_at:
+            self._ask_resume(step)
         if self._token_at is not None and now >= self._token_at:
             self.refresh_token(step)
         self.subscribing.tick(step)
@@ -236,6 +241,7 @@ class Participant(SignalSession):
         if self.state is State.DISCONNECTED:
             return None
         times = [
+            self._ask_resume_at,
             self._gone_at,
             self._join_by,
             self._token_at,
@@ -272,19 +278,17 @@ class Participant(SignalSession):
         self.touch(step)
 
     def media_failed(self, pc_id: int, step: Step) -> None:
-        """One transport is beyond repair: have the client resume, and wait a little for it."""
+        """One transport is beyond repair: have the client resume, and wait a little for it.
+
+        Clients that leave close their transports first, so that a goodbye may be on its way: the
+        socket is kept for it a moment longer.
+        """
         pc = self.connections.by_id(pc_id)
         if pc is None or self.state < State.JOINED or pc.remote is None:
             return
         pc.is_connected = False
-        if self.client.protocol >= RESUME_PROTOCOL:
-            self.send(
-                responses.leave(
-                    DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME, self.client.protocol
-                ),
-                step,
-            )
-        self.close_socket(step, "media failed")
+        if self.socket is not None and self._ask_resume_at is None:
+            self._ask_resume_at = step.now + self.settings.goodbye_patience
         self._gone_at = step.now + self.settings.resume_grace
         self.touch(step)
 
@@ -432,6 +436,17 @@ class Participant(SignalSession):
         for server in self.settings.ice_servers:
             join.ice_servers.add().MergeFromString(server)
         return join
+
+    def _ask_resume(self, step: Step) -> None:
+        self._ask_resume_at = None
+        if self.client.protocol >= RESUME_PROTOCOL:
+            self.send(
+                responses.leave(
+                    DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME, self.client.protocol
+                ),
+                step,
+            )
+        self.close_socket(step, "media failed")
 
     def _clean_up(self, step: Step) -> None:
         """Free everything in the engine; what others get of this session ends too."""

@@ -286,8 +286,7 @@ class Stage:
             participant.drop_socket(step, "undecodable request")
             return
         if participant.socket is None and decoded.WhichOneof("message") != "leave":
-            # We gave this socket up. Clients that leave close their transports first, so that
-            # their goodbye may come after we saw the transport fail.
+            # We gave this socket up; a goodbye that was on its way is heard all the same.
             return
         if participant.is_told:
             requests.dispatch(participant, decoded, step)
