@@ -12,12 +12,12 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 
 import yaml
 from livekit import api
 
 from tests.e2e.cluster import Cluster, Json, Pod
+from tests.support.server import join_token
 from tools.images import CHART
 
 INSTALL_TIMEOUT_S = 240
@@ -62,15 +62,7 @@ class Release:
 
     def token(self, room: str, identity: str, **grants: object) -> str:
         """A token by the published server SDK, signed with the release's own key."""
-        allowed = {"room_join": True, "room": room, "can_update_own_metadata": True, **grants}
-        return (
-            api.AccessToken(*self._keys)
-            .with_identity(identity)
-            .with_name(identity.title())
-            .with_ttl(timedelta(hours=1))
-            .with_grants(api.VideoGrants(**allowed))  # type: ignore[arg-type]
-            .to_jwt()
-        )
+        return join_token(*self._keys, room, identity, **grants)
 
     @asynccontextmanager
     async def server_api(self) -> AsyncIterator[api.LiveKitAPI]:

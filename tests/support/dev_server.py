@@ -11,11 +11,11 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
-from livekit import api
+
+from tests.support.server import join_token
 
 KEY = "devkey"
 SECRET = "secret"
@@ -74,15 +74,7 @@ class DevServer:
 
     def token(self, room: str, identity: str, **grants: object) -> str:
         """A token made by the published server SDK, for one hour."""
-        allowed = {"room_join": True, "room": room, "can_update_own_metadata": True, **grants}
-        return (
-            api.AccessToken(KEY, SECRET)
-            .with_identity(identity)
-            .with_name(identity.title())
-            .with_ttl(timedelta(hours=1))
-            .with_grants(api.VideoGrants(**allowed))  # type: ignore[arg-type]
-            .to_jwt()
-        )
+        return join_token(KEY, SECRET, room, identity, **grants)
 
 
 @asynccontextmanager

@@ -8,7 +8,6 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
 from pathlib import Path
 
 import aiohttp
@@ -22,6 +21,7 @@ from contracts.events.v1 import events_pb2
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
 from roomwright import nats_server
 from tests.support.network import Host, Network, laid_network, python
+from tests.support.server import join_token
 
 KEY = "devkey"
 SECRET = "a-secret-of-at-least-thirty-two-characters"
@@ -53,14 +53,7 @@ class Front:
 
     def token(self, room: str, identity: str, **grants: object) -> str:
         """A token made by the published server SDK, for one hour."""
-        allowed = {"room_join": True, "room": room, "can_update_own_metadata": True, **grants}
-        return (
-            api.AccessToken(KEY, SECRET)
-            .with_identity(identity)
-            .with_ttl(timedelta(hours=1))
-            .with_grants(api.VideoGrants(**allowed))  # type: ignore[arg-type]
-            .to_jwt()
-        )
+        return join_token(KEY, SECRET, room, identity, **grants)
 
     async def try_join(self, room: str, identity: str) -> tuple[int, str]:
         """The status of one attempt to open the socket, and the text of a refusal."""

@@ -56,6 +56,19 @@ class Call:
         lease = await self.installation.home(self.room, placement)
         return self.installation.host_of(lease), lease.epoch
 
+    async def mark_room(self) -> str:
+        """Give the room metadata by the server API; its sid."""
+        async with self.installation.front().server_api() as server:
+            await server.room.update_room_metadata(
+                api.UpdateRoomMetadataRequest(room=self.room, metadata="kept")
+            )
+        return await self.ben.room.sid
+
+    async def room_is_the_same(self, sid: str) -> None:
+        """To Ben it has the sid and the metadata it had."""
+        assert await self.ben.room.sid == sid
+        assert self.ben.room.metadata == "kept"
+
     async def third_joins(self, front: str) -> None:
         """Somebody else joins, is seen, and leaves."""
         carl = await PythonClient.join(self.installation.front(front), self.room, "carl")
@@ -164,11 +177,7 @@ async def test_a_home_cut_from_nats_and_placement_loses_its_room_to_another_and_
     installation: Installation, room: str
 ) -> None:
     async with call_in(installation, room) as call:
-        async with installation.front().server_api() as server:
-            await server.room.update_room_metadata(
-                api.UpdateRoomMetadataRequest(room=room, metadata="kept")
-            )
-        sid = await call.ben.room.sid
+        sid = await call.mark_room()
         home, epoch = await call.home()
         await asyncio.sleep(2.0)  # the metadata is written within half a second
         others = ("nats", "placement1", "placement2")
@@ -183,8 +192,7 @@ async def test_a_home_cut_from_nats_and_placement_loses_its_room_to_another_and_
             await until(lambda: "reconnected" in call.ben.events, "Ben follows", 30.0)
             since = len(call.heard)
             await until(lambda: len(call.heard) > since + 20, "Ben hears Ann again", 30.0)
-            assert await call.ben.room.sid == sid
-            assert call.ben.room.metadata == "kept"
+            await call.room_is_the_same(sid)
         finally:
             for other in others:
                 installation.mend(home, other)
@@ -261,11 +269,7 @@ async def test_a_killed_home_is_replaced_and_clients_are_back_within_eight_secon
     installation: Installation, room: str
 ) -> None:
     async with call_in(installation, room) as call:
-        async with installation.front().server_api() as server:
-            await server.room.update_room_metadata(
-                api.UpdateRoomMetadataRequest(room=room, metadata="kept")
-            )
-        sid = await call.ben.room.sid
+        sid = await call.mark_room()
         home, epoch = await call.home()
         await asyncio.sleep(1.0)
         before = len(call.heard)
@@ -277,8 +281,7 @@ async def test_a_killed_home_is_replaced_and_clients_are_back_within_eight_secon
             )
             gap = next(at for at in call.heard[before:] if at > killed_at + 1.0) - killed_at
             assert gap < 8.0
-            assert await call.ben.room.sid == sid
-            assert call.ben.room.metadata == "kept"
+            await call.room_is_the_same(sid)
             moved, later = await call.home()
             assert moved != home
             assert later > epoch
