@@ -158,6 +158,8 @@ class ScriptedPlacement(placement_pb2_grpc.PlacementServiceServicer):
     leases: dict[str, placement_pb2.Lease] = field(default_factory=dict)
     available: bool = True
     doubts: list[tuple[str, int]] = field(default_factory=list)
+    regions: list[str] = field(default_factory=list)
+    """Of each assignment asked for."""
 
     @property
     def rooms(self) -> set[str]:
@@ -179,6 +181,7 @@ class ScriptedPlacement(placement_pb2_grpc.PlacementServiceServicer):
         self, request: placement_pb2.AssignRoomRequest, _context: object
     ) -> placement_pb2.AssignRoomResponse:
         """Make a room when asked to."""
+        self.regions.append(request.region)
         if request.doubted_epoch:
             self.doubts.append((request.room_name, request.doubted_epoch))
         if not self.available:

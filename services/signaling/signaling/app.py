@@ -26,7 +26,7 @@ from signaling.settings import SignalingSettings
 
 async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     """Wire one replica. Sockets hold no state: closing them is the whole drain, clients resume elsewhere."""
-    placement = PlacementClient(settings.placement_address, chassis.auth)
+    placement = PlacementClient(settings.placement_address, chassis.auth, settings.region)
     nodes = NodeClients(chassis.auth, placement, chassis.clock)
     metrics = SignalingMetrics(chassis.metrics)
     joins = settings.joins_per_second_per_address, settings.joins_burst_per_address

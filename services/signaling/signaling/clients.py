@@ -51,16 +51,18 @@ class LeaseRefused(ServiceError):
 class PlacementClient:
     """Asks placement for the home of a room; errors come as `ServiceError`."""
 
-    def __init__(self, address: str, auth: rpc.RpcAuth) -> None:
+    def __init__(self, address: str, auth: rpc.RpcAuth, region: str = "") -> None:
+        """`region`: where this replica is, and so its callers; new homes are looked for near it."""
+        self._region = region
         self._channel = rpc.channel(address, auth=auth)
         self._stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
         self._doubts: dict[tuple[str, bool, int], asyncio.Task[placement_pb2.Lease]] = {}
 
-    async def assign(
-        self, room_name: str, *, create: bool, region: str = ""
-    ) -> placement_pb2.AssignRoomResponse:
+    async def assign(self, room_name: str, *, create: bool) -> placement_pb2.AssignRoomResponse:
         """The room's home; a new one only when `create`, else `NotFound`."""
-        request = placement_pb2.AssignRoomRequest(room_name=room_name, create=create, region=region)
+        request = placement_pb2.AssignRoomRequest(
+            room_name=room_name, create=create, region=self._region
+        )
         return await _patiently(lambda: self._stub.AssignRoom(request))
 
     async def doubt(
@@ -79,7 +81,7 @@ class PlacementClient:
 
     async def _doubt(self, room_name: str, create: bool, epoch: int) -> placement_pb2.Lease:
         request = placement_pb2.AssignRoomRequest(
-            room_name=room_name, create=create, doubted_epoch=epoch
+            room_name=room_name, create=create, region=self._region, doubted_epoch=epoch
         )
         return (await _patiently(lambda: self._stub.AssignRoom(request))).lease
 

@@ -52,6 +52,26 @@ async def test_a_join_is_opened_on_the_rooms_node_and_answered_in_the_first_fram
     assert front.node.closed == {1: node_pb2.SocketClosed.CAUSE_PEER_CLOSED}
 
 
+async def test_a_new_room_is_wanted_in_the_region_of_the_replica_that_was_asked() -> None:
+    async with running_node() as node:
+        placement = ScriptedPlacement([node])  # type: ignore[abstract]
+        async with (
+            running_placement(placement) as address,
+            running_front(placement, address, region="tromso") as front,
+        ):
+            node.refusal = node_pb2.Refused(http_status=503, message="not mine", lease_refused=True)
+            joining = asyncio.create_task(front.join())
+            await settled(lambda: placement.doubts)
+            node.refusal = None
+            assert await (await joining).receive_bytes() == JOIN
+            status, _ = await front.call(
+                "CreateRoom", {"name": "side"}, front.token(room_create=True)
+            )
+            assert status == 200
+    assert len(placement.regions) >= 3
+    assert set(placement.regions) == {"tromso"}
+
+
 async def test_one_frame_reaches_every_socket_it_names_and_no_other(front: Front) -> None:
     sockets = [await front.join(identity=f"p{number}") for number in range(3)]
     for socket in sockets:
