@@ -20,6 +20,7 @@ from placement.clients import (
     LeaseFeed,
     NodeFeed,
     NodeQuestions,
+    RoomOpenings,
     StoreReach,
     TakeoverNews,
 )
@@ -58,6 +59,8 @@ async def build(settings: PlacementSettings, chassis: Chassis) -> ServiceApp:
         metrics,
         settings.policy,
         tell_takeover=TakeoverNews(bus).tell,
+        openings=RoomOpenings(chassis.auth),
+        takeover_after_s=settings.takeover_after_s,
     )
     cluster = _cluster(settings, chassis, registry) if settings.kubernetes else None
     api = PlacementApi(

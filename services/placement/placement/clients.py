@@ -16,6 +16,7 @@ from chassis.clock import Clock
 from chassis.errors import (
     BusError,
     DataLoss,
+    FailedPrecondition,
     KeyExists,
     KvUnavailable,
     OutcomeUnknown,
@@ -44,6 +45,8 @@ PROBE_KEY: Final = "-"
 """Read to see whether the store answers; whether there is such a room does not matter."""
 ASK_INTERVAL_S: Final = 1.0
 ASK_DEADLINE_S: Final = 1.0
+OPEN_DEADLINE_S: Final = 5.0
+"""A node reads what was left of a room first."""
 MAX_QUESTIONS: Final = 32
 """Nodes that are asked at the same time."""
 
@@ -312,6 +315,34 @@ class NodeQuestions:
         request = node_pb2.ReportNodeRequest(renews=await self._renews())
         async with rpc.channel(address, auth=self._auth, deadline_s=ASK_DEADLINE_S) as channel:
             return (await node_pb2_grpc.NodeServiceStub(channel).ReportNode(request)).record
+
+
+class RoomOpenings:
+    """Calls a room's new home, which begins with the room by that."""
+
+    def __init__(self, auth: rpc.RpcAuth) -> None:
+        self._auth = auth
+
+    async def open(self, lease: Lease) -> bool:
+        """See `placement.runner.Openings`."""
+        request = node_pb2.CallApiRequest(
+            service="livekit.RoomService",
+            # Of a room that runs it is never empty, unlike a list of participants.
+            method="ListRooms",
+            room_name=lease.room_name,
+            room_sid=lease.room_sid,
+            epoch=lease.epoch,
+            node_id=lease.node_id,
+        )
+        async with rpc.channel(
+            lease.node_address, auth=self._auth, deadline_s=OPEN_DEADLINE_S
+        ) as channel:
+            answer = await node_pb2_grpc.NodeServiceStub(channel).CallApi(request)
+        if answer.lease_refused:
+            raise FailedPrecondition(answer.error_message)
+        if answer.error_code:
+            raise ServiceError.of(answer.error_code, answer.error_message)
+        return bool(answer.response)
 
 
 def to_message(lease: Lease) -> placement_pb2.Lease:

@@ -17,7 +17,7 @@ import structlog
 
 from chassis import ids
 from chassis.clock import Clock
-from chassis.errors import Aborted, FailedPrecondition, NotFound, Unavailable
+from chassis.errors import Aborted, FailedPrecondition, NotFound, ServiceError, Unavailable
 from chassis.ids import NodeId, RoomName, RoomSid
 from placement.core.choose import Draw, Policy, choose, why_full
 from placement.core.leases import (
@@ -65,6 +65,18 @@ async def tell_nobody(_lease: Lease) -> None:
     """For a placement that nobody listens to."""
 
 
+class Openings(Protocol):
+    """Makes a room's new home begin with it; fulfilled by `placement.clients.RoomOpenings`."""
+
+    async def open(self, lease: Lease) -> bool:
+        """Does the room go on there, for members who come back or to its proper end?
+
+        False: nothing was left of it. `FailedPrecondition` when the node refuses the lease,
+        `Unavailable` when it is to be tried again.
+        """
+        ...
+
+
 class Questions(Protocol):
     """Asks a node how it is; the answer is in the registry afterwards."""
 
@@ -93,7 +105,12 @@ class Rooms:
         policy: Policy | None = None,
         draw: Draw = secrets.randbelow,
         tell_takeover: Tell = tell_nobody,
+        openings: Openings | None = None,
+        takeover_after_s: float = 10.0,
     ) -> None:
+        self._openings = openings
+        self._takeover_after_s = takeover_after_s
+        self._to_open: dict[RoomName, Lease] = {}  # taken over, and not known to run
         self._tell_takeover = tell_takeover
         self._store = store
         self._cache = cache
@@ -210,25 +227,77 @@ class Rooms:
         return sum(await _few_at_once(one, vanished))
 
     async def sweep(self) -> int:
-        """Remove the leases of nodes that are gone: their rooms are over. Returns how many."""
-        swept = 0
-        for held in self._cache:
-            lease = held.lease
-            if not self._nodes.is_gone(lease.node_id, self._clock.now()):
-                continue
-            async with self._turn(lease.room_name):
-                if self._cache.get(lease.room_name) != held:
-                    continue
-                if not await self._is_lost(lease, doubted=True):
-                    continue
-                if self._cache.has_vanished(lease.room_name):
-                    self._cache.ended(lease)
-                elif not await self._remove(held):
-                    continue
-                swept += 1
-                log.info("room swept", room=lease.room_name, node=lease.node_id)
+        """Give the rooms of lost nodes to others, whether anybody comes back or not.
+
+        Only a home can tell the facts that are due, end the room and clear away what it stored.
+        While there is no node for them they wait. Returns how many were given.
+        """
+        now = self._clock.now()
+        silence = {
+            node_id: self._nodes.silence(node_id, now)
+            for node_id in {held.lease.node_id for held in self._cache}
+        }
+        lost = [
+            held for held in self._cache if silence[held.lease.node_id] > self._takeover_after_s
+        ]
+        given = sum(await _few_at_once(self._give_away, lost))
+        await _few_at_once(self._open, list(self._to_open.values()))
         self._nodes.prune(self._clock.now())
-        return swept
+        return given
+
+    async def _give_away(self, held: Held) -> int:
+        lease = held.lease
+        async with self._turn(lease.room_name):
+            if self._cache.get(lease.room_name) != held:
+                return 0
+            if not await self._is_lost(lease, doubted=True):
+                return 0
+            if self._cache.has_vanished(lease.room_name):
+                if self._nodes.is_gone(lease.node_id, self._clock.now()):
+                    self._cache.ended(lease)
+                return 0
+            if self._pick("") is None:
+                return 0
+            try:
+                assignment = await self._decide(
+                    lease.room_name, create=False, region="", doubted_epoch=lease.epoch
+                )
+            except ServiceError as error:
+                log.info("room not taken over yet", room=lease.room_name, error=error.message)
+                return 0
+        # Also when another replica took it: that one may be gone before it opened the room.
+        self._to_open[lease.room_name] = assignment.lease
+        return 1
+
+    async def _open(self, lease: Lease) -> None:
+        """Make the home of a room that was taken over begin with it; again later if it cannot now."""
+        name = lease.room_name
+        held = self._cache.get(name)
+        if self._openings is None or held is None or held.lease != lease:
+            self._opened(lease)
+            return
+        try:
+            goes_on = await self._openings.open(lease)
+        except FailedPrecondition as error:
+            log.info("room not opened", room=name, node=lease.node_id, error=error.message)
+            self._opened(lease)
+            return
+        except ServiceError as error:
+            log.info("room not opened yet", room=name, node=lease.node_id, error=error.message)
+            if not self._is_live(lease):
+                self._opened(lease)  # the next sweep gives it to another node
+            return
+        self._opened(lease)
+        if goes_on:
+            return
+        async with self._turn(name):
+            if self._cache.get(name) == held:
+                await self._remove(held)
+                log.info("room swept: nothing was left of it", room=name, node=lease.node_id)
+
+    def _opened(self, lease: Lease) -> None:
+        if self._to_open.get(lease.room_name) == lease:
+            del self._to_open[lease.room_name]
 
     # ---------------------------------------------------------------------------------------- within
 
@@ -324,6 +393,7 @@ class Rooms:
                 "room taken over", room=lease.room_name, node=lease.node_id, epoch=lease.epoch
             )
             await self._tell_takeover(lease)
+            self._to_open[lease.room_name] = lease  # whoever asked may never come to its home
         return Assignment(lease, created)
 
     def _choose(self, region: str) -> Node:

@@ -41,8 +41,11 @@ class PlacementSettings(ChassisSettings):
     node_stale_after_s: float = Field(default=5.0, gt=0)
     """Silence after which a node gets no rooms, and its rooms may be taken over."""
     node_gone_after_s: float = Field(default=60.0, gt=0)
-    """Silence after which the rooms nobody took over are over."""
-    sweep_interval_s: float = Field(default=10.0, gt=0)
+    """Silence after which a node is forgotten."""
+    takeover_after_s: float = Field(default=10.0, gt=0)
+    """Silence after which a node's rooms are given to others although nobody came back to them."""
+    sweep_interval_s: float = Field(default=2.0, gt=0)
+    """How often such rooms are looked for."""
     nodes_patience_s: float = Field(default=2.0, ge=0)
     """How long a call waits, after a start, until the nodes are known."""
 
@@ -89,6 +92,8 @@ class PlacementSettings(ChassisSettings):
 
     @model_validator(mode="after")
     def _refuse_what_cannot_work(self) -> PlacementSettings:
+        if self.takeover_after_s < self.node_stale_after_s:
+            raise ValueError("takeover_after_s is less than node_stale_after_s")
         names = [region.name for region in self.regions]
         if len(set(names)) < len(names):
             raise ValueError("regions: a name is there twice")

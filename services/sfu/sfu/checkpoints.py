@@ -18,7 +18,7 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from chassis.clock import Clock
-from chassis.errors import BusError, KeyExists, KvError, WrongRevision
+from chassis.errors import BusError, KeyExists, KvError, Unavailable, WrongRevision
 from chassis.kv import Kv, path
 from chassis.subjects import CHECKPOINTS
 from contracts.room.v1 import checkpoint_pb2
@@ -119,7 +119,7 @@ class Checkpoints:
             self.touch(owner, sid)
 
     async def read(self, room_name: str) -> Saved | None:
-        """What there is of a room; None also when it cannot be read in a moment."""
+        """What there is of a room; `Unavailable` when it cannot be read in a moment."""
         try:
             async with asyncio.timeout(READ_S):
                 bucket = await self._opened()
@@ -131,9 +131,11 @@ class Checkpoints:
             participants = [
                 checkpoint_pb2.ParticipantCheckpoint.FromString(member.value) for member in members
             ]
-        except (TimeoutError, KvError, BusError, DecodeError) as error:
-            reason = str(error) or type(error).__name__
-            log.warning("checkpoint not read: the room begins anew", room=room_name, error=reason)
+        except (TimeoutError, KvError, BusError) as error:
+            reason = str(error) or "no answer in time"
+            raise Unavailable(f"what was left of the room cannot be read now: {reason}") from error
+        except DecodeError as error:
+            log.warning("checkpoint cannot be decoded", room=room_name, error=str(error))
             return None
         revisions = {"": entry.revision}
         for member in members:

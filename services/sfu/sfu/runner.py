@@ -381,7 +381,11 @@ class RoomRunner:
     async def _inherit(self) -> None:
         """Begin with what an earlier home of this room left; joins and calls wait meanwhile."""
         checkpoints, lease = self._around.checkpoints, self.lease
-        saved = await checkpoints.read(lease.room_name)
+        try:
+            saved = await checkpoints.read(lease.room_name)
+        except Unavailable as error:
+            self._log.warning("the room begins anew", error=error.message)
+            return
         if saved is None:
             return
         if saved.room.epoch > lease.epoch:

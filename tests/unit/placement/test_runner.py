@@ -78,6 +78,9 @@ class World:
         self.revisions = itertools.count(1)
         self.asked: list[str] = []
         self.told: list[Lease] = []
+        self.opened: list[Lease] = []
+        self.left_on: dict[str, bool] = {}
+        """Nodes that answer, and whether they find something of a room that was left."""
         self.answering: dict[str, Node] = {}
         self.feeds: list[asyncio.Task[None]] = []
         self.beat("A", "B")
@@ -109,7 +112,14 @@ class World:
             self.clock,
             metrics,
             tell_takeover=self.tell,
+            openings=self,
         )
+
+    async def open(self, lease: Lease) -> bool:
+        if lease.node_id not in self.left_on:
+            raise Unavailable("no answer")
+        self.opened.append(lease)
+        return self.left_on[lease.node_id]
 
     async def tell(self, lease: Lease) -> None:
         self.told.append(lease)
@@ -456,12 +466,72 @@ async def test_sweep_leaves_rooms_of_a_gone_node_that_answers(world: World) -> N
     assert await rooms.find(NAME) == lease
 
 
-async def test_sweep_ends_rooms_of_nodes_that_are_gone(world: World) -> None:
+async def test_sweep_gives_rooms_of_a_lost_node_to_another_and_opens_them(world: World) -> None:
+    rooms = world.replica()
+    lease = (await rooms.assign(NAME, create=True)).lease
+    survivor = "B" if lease.node_id == "A" else "A"
+    world.clock.advance(10)
+    world.beat(survivor)
+    assert await rooms.sweep() == 0
+    world.clock.advance(1)
+    world.left_on[survivor] = True
+    assert await rooms.sweep() == 1
+    taken = await rooms.find(NAME)
+    assert (taken.node_id, taken.room_sid) == (survivor, lease.room_sid)
+    assert taken.epoch > lease.epoch
+    assert world.opened == [taken]
+    world.beat(survivor)
+    assert await rooms.sweep() == 0
+    assert world.opened == [taken]
+
+
+async def test_sweep_ends_a_room_of_which_nothing_was_left(world: World) -> None:
     rooms = world.replica()
     await rooms.assign(NAME, create=True)
-    world.clock.advance(59)
-    assert await rooms.sweep() == 0
-    world.clock.advance(2)
+    world.clock.advance(11)
+    world.beat("A")
+    world.beat("B")
+    world.clock.advance(11)
+    world.registry.heard(node("C"), next(world.revisions), world.clock.now())
+    world.left_on["C"] = False
     assert await rooms.sweep() == 1
     with pytest.raises(NotFound):
         await rooms.find(NAME)
+
+
+async def test_sweep_leaves_rooms_as_they_are_until_there_is_a_node_for_them(world: World) -> None:
+    rooms = world.replica()
+    lease = (await rooms.assign(NAME, create=True)).lease
+    world.clock.advance(300)
+    assert await rooms.sweep() == 0
+    assert await rooms.find(NAME) == lease
+    world.beat("C")
+    world.left_on["C"] = True
+    assert await rooms.sweep() == 1
+    assert (await rooms.find(NAME)).node_id == "C"
+
+
+async def test_a_room_that_could_not_be_opened_is_opened_later(world: World) -> None:
+    rooms = world.replica()
+    lease = (await rooms.assign(NAME, create=True)).lease
+    world.clock.advance(11)
+    world.beat("C")
+    assert await rooms.sweep() == 1  # C does not answer
+    assert world.opened == []
+    world.left_on["C"] = True
+    assert await rooms.sweep() == 0
+    (opened,) = world.opened
+    assert (opened.node_id, opened.room_sid) == ("C", lease.room_sid)
+
+
+async def test_a_room_taken_over_for_somebody_who_never_came_is_opened(world: World) -> None:
+    rooms = world.replica()
+    lease = (await rooms.assign(NAME, create=True)).lease
+    world.clock.advance(6)
+    world.beat("C")
+    world.left_on["C"] = True
+    taken = (await rooms.assign(NAME, create=True, doubted_epoch=lease.epoch)).lease
+    assert taken.node_id == "C"
+    assert world.opened == []
+    await rooms.sweep()
+    assert world.opened == [taken]

@@ -221,10 +221,13 @@ class NodeRegistry:
             if now - known.heard_at > ASK_AFTER_S and not known.has_left
         ]
 
+    def silence(self, node_id: NodeId, now: float) -> float:
+        """Seconds since the node was last heard of, as far as they count."""
+        return self._silence(self._known.get(node_id), now)
+
     def is_gone(self, node_id: NodeId, now: float) -> bool:
-        """Was the node silent for so long that its rooms are over?"""
-        known = self._known.get(node_id)
-        return self._silence(known, now) > self.gone_after_s
+        """Was the node silent for so long that it need not be remembered?"""
+        return self.silence(node_id, now) > self.gone_after_s
 
     def why_none(self, now: float) -> str:
         """Why there are no candidates, for the error's text; call it when that is so."""
