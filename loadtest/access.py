@@ -1,12 +1,15 @@
 """The server to load, and tokens for it. Not a client."""
 
+import base64
 import re
 import warnings
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Final
+from urllib.parse import urlencode
 
 from livekit import api
+from livekit.protocol import models, rtc
 
 LIFETIME: Final = timedelta(hours=6)
 
@@ -44,3 +47,14 @@ def _sign(target: Target, grants: api.VideoGrants, identity: str) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a development secret is short, and not ours to refuse
         return made.with_ttl(LIFETIME).to_jwt()
+
+
+def wrapped_join() -> str:
+    """The query of a join by `/rtc/v1`, where the client makes every offer."""
+    info = models.ClientInfo(sdk=models.ClientInfo.SDK.GO, os="linux", version="2.0.0", protocol=17)
+    request = rtc.JoinRequest(
+        client_info=info, connection_settings=rtc.ConnectionSettings(auto_subscribe=True)
+    )
+    wrapped = rtc.WrappedJoinRequest(join_request=request.SerializeToString())
+    text = base64.urlsafe_b64encode(wrapped.SerializeToString()).decode()
+    return urlencode({"join_request": text})

@@ -2,8 +2,8 @@
 
 `python -m loadtest.broadcast`. The clients are bare sockets without media, so what is measured is the signaling path:
 the room's update serialized once, one frame on the node's stream, a copy to each socket. What the server does anyway
-(pings, heartbeats) is measured before and taken off. The node sends clients without media away after some 20 s: joins
-and measurement have to be over by then.
+(pings, heartbeats) is measured before and taken off. The node sends clients without media away after 60 s: joins and
+measurement have to be over by then.
 """
 
 import argparse
@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 import aiohttp
 
-from loadtest.access import Target, admin_token, join_token
+from loadtest.access import Target, admin_token, join_token, wrapped_join
 from loadtest.bench import own_server
 from loadtest.process import machine_load, usage
 
@@ -54,8 +54,8 @@ class Audience:
         async def one(number: int) -> None:
             async with gate:
                 token = join_token(self._target, self._room, f"p{number}")
-                params = {"access_token": token, "protocol": "16", "auto_subscribe": "0"}
-                socket = await self._http.ws_connect(f"{self._target.url}/rtc", params=params)
+                url = f"{self._target.url}/rtc/v1?{wrapped_join()}&access_token={token}"
+                socket = await self._http.ws_connect(url)
                 await socket.receive_bytes()
             self._sockets.append(socket)
             self._readers.append(asyncio.create_task(self._read(socket)))

@@ -1,6 +1,5 @@
 """A join by signaling alone: WebSocket, join response, pings, leave; blocking; under gevent it gives way. No media."""
 
-import base64
 import time
 from types import TracebackType
 from typing import Final, Self
@@ -9,7 +8,7 @@ from urllib.parse import urlencode
 from livekit.protocol import models, rtc
 from websocket import ABNF, WebSocket, WebSocketException, WebSocketTimeoutException
 
-from loadtest.access import Target, join_token
+from loadtest.access import Target, join_token, wrapped_join
 
 TIMEOUT_S: Final = 30.0
 PING_INTERVAL_S: Final = 5.0
@@ -25,7 +24,7 @@ class SignalJoin:
 
     def __init__(self, target: Target, path: str, room: str, identity: str) -> None:
         token = join_token(target, room, identity)
-        query = _wrapped_query() if path == "/rtc/v1" else urlencode(SDK | {"auto_subscribe": "1"})
+        query = wrapped_join() if path == "/rtc/v1" else urlencode(SDK | {"auto_subscribe": "1"})
         self._socket = WebSocket(enable_multithread=False)
         self._socket.settimeout(TIMEOUT_S)
         try:
@@ -88,13 +87,3 @@ class SignalJoin:
         if opcode == ABNF.OPCODE_CLOSE:
             raise SignalLost("the server closed the signal socket")
         return rtc.SignalResponse.FromString(content)
-
-
-def _wrapped_query() -> str:
-    info = models.ClientInfo(sdk=models.ClientInfo.SDK.GO, os="linux", version="2.0.0", protocol=17)
-    request = rtc.JoinRequest(
-        client_info=info, connection_settings=rtc.ConnectionSettings(auto_subscribe=True)
-    )
-    wrapped = rtc.WrappedJoinRequest(join_request=request.SerializeToString())
-    text = base64.urlsafe_b64encode(wrapped.SerializeToString()).decode()
-    return urlencode({"join_request": text})
