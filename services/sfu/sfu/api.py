@@ -36,6 +36,7 @@ class SignalStreams:
     def __init__(self, metrics: SfuMetrics) -> None:
         self._metrics = metrics
         self._outboxes: dict[int, Outbox[node_pb2.SignalResponseFrame]] = {}
+        self._sessions: dict[int, set[int]] = {}  # that signaling did not say closed yet, by stream
         self._numbers = itertools.count(1)
         self._changed = asyncio.Event()
 
@@ -43,14 +44,27 @@ class SignalStreams:
         """A new stream: its number and its queue."""
         number = next(self._numbers)
         self._outboxes[number] = Outbox(STREAM_QUEUE_BYTES)
+        self._sessions[number] = set()
         self._metrics.signal_streams.set(len(self._outboxes))
         return number, self._outboxes[number]
 
     def forget(self, number: int) -> None:
         """The stream is gone."""
         self._outboxes.pop(number, None)
+        self._sessions.pop(number, None)
         self._changed.set()
         self._metrics.signal_streams.set(len(self._outboxes))
+
+    def session_began(self, socket: SocketRef) -> None:
+        """Signaling opened a session for this socket."""
+        if socket.stream in self._sessions:
+            self._sessions[socket.stream].add(socket.session)
+
+    def session_ended(self, socket: SocketRef) -> None:
+        """Signaling has no such session any more, and says nothing more of it."""
+        if socket.stream in self._sessions:
+            self._sessions[socket.stream].discard(socket.session)
+            self._changed.set()
 
     def send(self, sockets: tuple[SocketRef, ...], response: bytes) -> None:
         """One frame for each stream concerned, whatever the number of its sockets."""
@@ -93,16 +107,29 @@ class SignalStreams:
         self._put(socket.stream, [socket.session], close=close)
 
     async def finish(self, grace_s: float) -> None:
-        """End every stream after what waits on it, and give that `grace_s` to leave."""
+        """End every stream after what waits on it and its sockets are closed; each may take `grace_s`.
+
+        A stream that ends while signaling writes to it is lost with all that signaling did not
+        read yet, so it first says of every socket that it is gone.
+        """
+        if not await self._until(lambda: not any(self._sessions.values()), grace_s):
+            log.warning(
+                "sockets not closed in time", sockets=sum(map(len, self._sessions.values()))
+            )
         for outbox in self._outboxes.values():
             outbox.close()
+        if not await self._until(lambda: not self._outboxes, grace_s):
+            log.warning("signal streams cut", streams=len(self._outboxes))
+
+    async def _until(self, condition: Callable[[], bool], timeout_s: float) -> bool:
         try:
-            async with asyncio.timeout(grace_s):
-                while self._outboxes:
+            async with asyncio.timeout(timeout_s):
+                while not condition():
                     self._changed.clear()
                     await self._changed.wait()
         except TimeoutError:
-            log.warning("signal streams cut", streams=len(self._outboxes))
+            return False
+        return True
 
     def _put(self, stream: int, session_ids: list[int], **message: Any) -> None:
         outbox = self._outboxes.get(stream)
@@ -170,9 +197,11 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             case "signal_request":
                 self._node.signal(socket, request.signal_request)
             case "open":
+                self._streams.session_began(socket)
                 with telemetry.continued(request.open.traceparent):
                     self._node.open_session(socket, request.open)
             case "socket_closed":
+                self._streams.session_ended(socket)
                 self._node.socket_gone(socket, request.socket_closed.cause)
             case _:
                 pass  # a newer signaling's message, which this node does not know
