@@ -40,6 +40,7 @@ class Witness:
 
     events: list[events_pb2.RoomEvent] = field(default_factory=list)
     released: list[tuple[str, int]] = field(default_factory=list)
+    doubts: int = 0
     commands: list[Command] = field(default_factory=list)
 
     def publish(self, event: events_pb2.RoomEvent) -> None:
@@ -47,6 +48,9 @@ class Witness:
 
     def release(self, room_name: str, epoch: int) -> None:
         self.released.append((room_name, epoch))
+
+    def reclaim_soon(self) -> None:
+        self.doubts += 1
 
     def perform(self, command: Command) -> None:
         self.commands.append(command)

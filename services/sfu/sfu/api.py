@@ -225,6 +225,8 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
         self, request: node_pb2.ReportNodeRequest, context: Any
     ) -> node_pb2.ReportNodeResponse:
         """As good as a heartbeat, in both directions when the caller can renew."""
+        if self._node.is_leaving:
+            raise Unavailable(f"{self._node.node_id} leaves its rooms to other nodes")
         if request.renews:
             self._node.renewed(self._clock.now())
         return node_pb2.ReportNodeResponse(record=self._record())

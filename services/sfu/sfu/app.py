@@ -86,7 +86,14 @@ class SfuApp(ServiceApp):
             tasks=[
                 self._heartbeat.run,
                 node.watch_leases,
-                partial(leases.keep_reclaimed, chassis.bus, self._held_leases, self._superseded),
+                partial(
+                    leases.keep_reclaimed,
+                    chassis.bus,
+                    chassis.clock,
+                    self._held_leases,
+                    self._superseded,
+                    node.confirmed,
+                ),
                 events.run,
                 checkpoints.run,
             ],
@@ -121,23 +128,22 @@ class SfuApp(ServiceApp):
             cpu_load_limit=settings.cpu_load_limit,
         )
 
-    async def end_calls(self, *, rejoin: bool = False) -> None:
-        """End every room: everybody in it is told that the server shuts down. May be repeated.
-
-        With `rejoin` clients are told to come back at once: to another node.
-        """
-        await self.node.close(rejoin=rejoin)
+    async def end_calls(self) -> None:
+        """End every room: everybody in it is told that the server shuts down. May be repeated."""
+        await self.node.close()
         await self._streams.finish(FLUSH_S)
 
     async def close(self) -> None:
-        """Tell everybody, let it reach them, then stop serving."""
-        # Who is still here after a drain has other nodes to go to: that is what a drain is for.
-        await self.end_calls(rejoin=self._drain_ends_at is not None)
+        """Leave the rooms that are here to other nodes, send everybody there, then stop serving."""
+        # Whoever is sent away comes back at once: by then others can take the rooms, and read what is left.
+        self.node.is_draining = self.node.is_leaving = True
+        await asyncio.gather(self._heartbeat.retire(FLUSH_S), self._checkpoints.flush(FLUSH_S))
+        await self.node.leave()
+        await self._streams.finish(FLUSH_S)
         await asyncio.gather(
             self._leases.close(FLUSH_S),
             self._events.flush(FLUSH_S),
             self._checkpoints.flush(FLUSH_S),
-            self._heartbeat.retire(FLUSH_S),
         )
         await super().close()
         self._events.save()

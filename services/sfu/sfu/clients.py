@@ -132,6 +132,7 @@ class Heartbeat:
         self._renewed = renewed
         self._is_retired = False
         self._wanted = asyncio.Event()
+        self._writing = asyncio.Lock()
 
     def beat(self) -> None:
         """Write the record now: something changed that placement is to know at once."""
@@ -143,10 +144,13 @@ class Heartbeat:
         is_known_away = False
         while not self._is_retired:
             self._wanted.clear()
-            record, sent_at = self._record(), self._clock.now()
             try:
-                bucket = bucket or await self._open_bucket()
-                await bucket.put(record.node_id, record.SerializeToString())
+                async with self._writing:
+                    bucket = bucket or await self._open_bucket()
+                    if self._is_retired:
+                        return
+                    record, sent_at = self._record(), self._clock.now()
+                    await bucket.put(record.node_id, record.SerializeToString())
                 self._renewed(sent_at)
                 is_known_away = False
             except (KvError, BusError) as error:
@@ -162,7 +166,7 @@ class Heartbeat:
         """Take the record away: this node is gone on purpose."""
         self._is_retired = True
         try:
-            async with asyncio.timeout(grace_s):
+            async with asyncio.timeout(grace_s), self._writing:
                 await (await self._open_bucket()).delete(self._record().node_id)
         except (TimeoutError, KvError, BusError) as error:
             log.info("node record not taken away; it grows stale", error=str(error))
@@ -175,6 +179,7 @@ class PlacementLeases:
         self._node_id = node_id
         self._channel = rpc.channel(address, auth=auth) if address else None
         self._tasks: set[asyncio.Task[None]] = set()
+        self._is_doubtful = asyncio.Event()
 
     def release(self, room_name: str, epoch: int) -> None:
         """The room is over: let placement know, in the background."""
@@ -184,40 +189,60 @@ class PlacementLeases:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
+    def reclaim_soon(self) -> None:
+        """Somebody may have taken rooms that are here: ask now."""
+        self._is_doubtful.set()
+
     async def keep_reclaimed(
         self,
         bus: Bus,
+        clock: Clock,
         leases: Callable[[], Sequence[placement_pb2.Lease]],
         superseded: Callable[[placement_pb2.Lease], None],
+        confirmed: Callable[[float], None],
     ) -> None:
-        """Tell placement which rooms are here, regularly and when NATS is back; until canceled.
+        """Tell placement which rooms are here: regularly, when NATS is back and when in doubt; until canceled.
 
-        A store that lost them gets them back; `superseded` is told of those that are another's.
+        A store that lost them gets them back; `superseded` is told of those that are another's, then
+        `confirmed` of the time as of which this is known. Without placement all of them are the node's.
         """
-        if self._channel is None:
-            return
-        stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
-        connection = bus.connections
-        delay = RECLAIM_S
+        connection, delay, retry = bus.connections, RECLAIM_S, RETRY_FIRST_S
         while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(delay):
-                    connection = await bus.wait_for_reconnection(connection)
-            delay = RECLAIM_S
-            held = leases()
-            if not held:
-                continue
-            request = placement_pb2.ReclaimRoomsRequest(
-                node_id=self._node_id, node_address=held[0].node_address, leases=held
-            )
+            connection = await self._until_due(bus, connection, delay)
+            self._is_doubtful.clear()
+            held, asked_at = leases(), clock.now()
             try:
-                answer = await stub.ReclaimRooms(request)
+                taken = await self._reclaim(held) if held else ()
             except ServiceError as error:
                 log.info("rooms not reclaimed yet", rooms=len(held), error=error.message)
-                delay = RETRY_LAST_S
+                delay, retry = retry, min(retry * 2, RETRY_LAST_S)
                 continue
-            for lease in answer.superseded:
+            for lease in taken:
                 superseded(lease)
+            confirmed(asked_at)
+            delay, retry = RECLAIM_S, RETRY_FIRST_S
+
+    async def _until_due(self, bus: Bus, connection: int, delay: float) -> int:
+        """Until it is time, the bus has another connection than this one, or somebody doubts; the connection then."""
+        waiting: set[asyncio.Future[object]] = {
+            asyncio.ensure_future(bus.wait_for_reconnection(connection)),
+            asyncio.ensure_future(self._is_doubtful.wait()),
+        }
+        try:
+            await asyncio.wait(waiting, timeout=delay, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waiting:
+                one.cancel()
+        return bus.connections
+
+    async def _reclaim(self, held: Sequence[placement_pb2.Lease]) -> Sequence[placement_pb2.Lease]:
+        if self._channel is None:
+            return ()
+        request = placement_pb2.ReclaimRoomsRequest(
+            node_id=self._node_id, node_address=held[0].node_address, leases=held
+        )
+        stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
+        return (await stub.ReclaimRooms(request)).superseded
 
     async def close(self, grace_s: float = 1.0) -> None:
         """Let releases under way end, for a moment."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import OrderedDict
+from contextlib import suppress
 
 import structlog
 from google.protobuf import json_format
@@ -53,7 +54,10 @@ class Node:
         self._new_owners = itertools.count(1)
         self._lease_changed = asyncio.Event()
         self._ended: OrderedDict[str, int] = OrderedDict()  # room name -> highest epoch that ended
+        self._doubted = asyncio.Event()
         self.is_draining = False
+        self.is_leaving = False
+        """It no longer answers for its rooms: they are for other nodes."""
 
     @property
     def node_id(self) -> str:
@@ -283,8 +287,20 @@ class Node:
         return self._around.renewal.is_lapsed(self._around.clock.now())
 
     def renewed(self, at: float) -> None:
-        """Something said at `at` (monotonic seconds) renewed every lease of this node."""
-        self._around.renewal.renew(at)
+        """Something said at `at` (monotonic seconds) renewed every lease that is still this node's.
+
+        When they had lapsed, it is asked which those are before anything is decided in a room.
+        """
+        renewal = self._around.renewal
+        renewal.renew(at, self._around.clock.now())
+        if renewal.is_doubtful:
+            self._doubted.set()
+            self._around.leases.reclaim_soon()
+        self._lease_changed.set()
+
+    def confirmed(self, asked_at: float) -> None:
+        """What was asked at `asked_at` is answered: rooms that are another's were superseded."""
+        self._around.renewal.confirm(asked_at)
         self._lease_changed.set()
 
     def supersede(self, room_name: str, epoch: int) -> None:
@@ -302,9 +318,13 @@ class Node:
         """Freeze and thaw the rooms in time, until canceled."""
         clock, renewal = self._around.clock, self._around.renewal
         while True:
-            await asyncio.sleep(max(0.0, renewal.lapses_at - clock.now()))
-            if not self.is_frozen:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, renewal.lapses_at - clock.now())):
+                    await self._doubted.wait()
+            # Doubts that are gone already may have frozen a room: it is told too.
+            if not self.is_frozen and not self._doubted.is_set():
                 continue
+            self._doubted.clear()
             log.warning("leases not renewed: rooms are frozen", rooms=self.rooms)
             self._tell_rooms(room.Frozen())
             while self.is_frozen:
@@ -325,15 +345,20 @@ class Node:
         while self.participants:  # noqa: ASYNC110 - the count changes deep inside the machines
             await asyncio.sleep(poll_s)
 
-    async def close(self, *, rejoin: bool = False) -> None:
-        """End every room; those in them are told that the server shuts down.
+    async def close(self) -> None:
+        """End every room; those in them are told that the server shuts down."""
+        await self._end_rooms(lives_on=False)
 
-        With `rejoin` clients are told to come back at once: to another node.
-        """
+    async def leave(self) -> None:
+        """Stop working on every room, which another node is to go on with; clients are sent there."""
+        self.is_leaving = True
+        await self._end_rooms(lives_on=True)
+
+    async def _end_rooms(self, *, lives_on: bool) -> None:
         self.is_draining = True
         tasks = list(self._tasks.values())
         for runner in list(self._tasks):
-            runner.post(Stop(lk.SERVER_SHUTDOWN, rejoin))
+            runner.post(Stop(lk.SERVER_SHUTDOWN, lives_on))
         if tasks:
             await asyncio.wait(tasks, timeout=LINGER_S + 1.0)
         for task in tasks:

@@ -70,9 +70,10 @@ class EventSink(Protocol):
 
 
 class Leases(Protocol):
-    """Gives a room's lease back in the background."""
+    """Gives a room's lease back, and asks for what is still this node's, in the background."""
 
     def release(self, room_name: str, epoch: int) -> None: ...
+    def reclaim_soon(self) -> None: ...
 
 
 class LinkDialer(Protocol):
@@ -198,11 +199,11 @@ class HomeRefused:
 class Stop:
     """End the room here, telling everybody the reason (livekit.DisconnectReason).
 
-    With `rejoin` they are told to join anew at once, on another node.
+    With `lives_on` it goes on elsewhere: see `room.Closing`.
     """
 
     reason: int
-    rejoin: bool = False
+    lives_on: bool = False
 
 
 Item = ForRoom | ForStage | ForLink | LinkUp | HomeRefused | Stop
@@ -466,8 +467,8 @@ class RoomRunner:
                 self._connect(item)
             case HomeRefused(reason):
                 self._leave_home(reason)
-            case Stop(reason, rejoin):
-                self._stop(reason, rejoin=rejoin)
+            case Stop(reason, lives_on):
+                self._stop(reason, lives_on=lives_on)
             case _:
                 assert_never(item)
 
@@ -534,9 +535,9 @@ class RoomRunner:
             case room.Checkpoint(participant_sids):
                 for sid in participant_sids:
                     self._around.checkpoints.touch(self, sid)
-            case room.Closed(is_superseded):
+            case room.Closed(keeps_lease):
                 self._ends_at = self._around.clock.now() + LINGER_S
-                if not is_superseded:
+                if not keeps_lease:
                     self._around.leases.release(self.lease.room_name, self.lease.epoch)
             case _:
                 assert_never(effect)
@@ -729,13 +730,13 @@ class RoomRunner:
         if self._ends_at is None:
             self._ends_at = self._around.clock.now() + LINGER_S
 
-    def _stop(self, reason: int, *, rejoin: bool) -> None:
+    def _stop(self, reason: int, *, lives_on: bool) -> None:
         self._is_superseded = self._is_superseded or reason == lk.STATE_MISMATCH
         if self._room is not None:
-            self._feed_room(room.Closing(reason, rejoin))
+            self._feed_room(room.Closing(reason, lives_on))
         else:
             action = rtc.LeaveRequest.DISCONNECT
-            if rejoin or reason == lk.STATE_MISMATCH:
+            if lives_on or reason == lk.STATE_MISMATCH:
                 action = rtc.LeaveRequest.RECONNECT
             end = room_pb2.End(reason=reason, action=action)
             self._feed_stage(stage.OrderArrived(room_pb2.Order(end=end)))

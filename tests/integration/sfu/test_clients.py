@@ -296,7 +296,11 @@ async def test_rooms_are_reclaimed_when_nats_is_back_and_what_is_another_s_is_to
     bus = MemoryBus()
     held: list[placement_pb2.Lease] = []
     lost: list[placement_pb2.Lease] = []
-    reclaiming = asyncio.create_task(leases.keep_reclaimed(bus, lambda: held, lost.append))
+    clock = SystemClock()
+    confirmed: list[float] = []
+    reclaiming = asyncio.create_task(
+        leases.keep_reclaimed(bus, clock, lambda: held, lost.append, confirmed.append)
+    )
     try:
         await asyncio.sleep(0)
         bus.reconnect()  # with nothing to say, nothing is said
@@ -310,6 +314,12 @@ async def test_rooms_are_reclaimed_when_nats_is_back_and_what_is_another_s_is_to
             )
         bus.reconnect()
         await until(lambda: bool(lost))
+        doubted_at, calls = clock.now(), len(placement.calls)
+        leases.reclaim_soon()
+        await until(lambda: confirmed[-1] >= doubted_at)
+        assert len(placement.calls) == calls + 1
+        placement.calls.pop()
+        lost.pop()
     finally:
         reclaiming.cancel()
         await leases.close(1.0)

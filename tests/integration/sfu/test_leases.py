@@ -90,6 +90,10 @@ async def test_rooms_freeze_without_renewal_and_thaw_with_it() -> None:
         await until(lambda: "TR_1" in a.stages[0].directory)
 
         await stub.ReportNode(node_pb2.ReportNodeRequest(renews=True))
+        assert a.witness.doubts == 1
+        frame = await to_a.frame(to_a.open("bob"))  # some rooms may be another's by now
+        assert (frame.refused.http_status, frame.refused.message) == (503, FROZEN)
+        a.node.confirmed(a.node._around.clock.now())
         assert not a.node.is_frozen
         assert (await to_a.response(to_a.open("carol"))).HasField("join")
         watching.cancel()

@@ -818,7 +818,25 @@ def test_a_superseded_room_sends_its_members_away_and_tells_no_facts() -> None:
     (order,) = scene.orders("end")
     assert order.end.action == rtc.LeaveRequest.RECONNECT
     assert scene.events() == []
-    assert scene.effects[-1] == Closed(is_superseded=True)
+    assert scene.effects[-1] == Closed(keeps_lease=True)
+
+
+def test_a_room_that_lives_on_elsewhere_sends_its_members_there_and_keeps_what_is_stored() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.fact("PA_a", activated=room_pb2.Activated())
+    stored = scene.room.checkpoint(""), scene.room.checkpoint("PA_a")
+    scene.do(Closing(lk.SERVER_SHUTDOWN, lives_on=True))
+    (order,) = scene.orders("end")
+    assert (order.end.reason, order.end.action) == (
+        lk.SERVER_SHUTDOWN,
+        rtc.LeaveRequest.RECONNECT,
+    )
+    assert scene.events() == []
+    assert scene.effects[-1] == Closed(keeps_lease=True)
+    scene.fact("PA_a", left=room_pb2.Left())
+    assert (scene.room.checkpoint(""), scene.room.checkpoint("PA_a")) == stored
+    assert None not in stored
 
 
 # -------------------------------------------------------------------------------- checkpoints

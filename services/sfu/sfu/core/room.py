@@ -68,13 +68,14 @@ class Ticked:
 
 @dataclass(frozen=True, slots=True)
 class Closing:
-    """The room ends now; `reason` (livekit.DisconnectReason) is what everybody in it is told.
+    """The room ends here and now; `reason` (livekit.DisconnectReason) is what everybody in it is told.
 
-    With `rejoin` they are to join anew at once, on another node.
+    With `lives_on` it does not end for the world: they are to join anew at once, on another node, the
+    lease and the records stay for the next home, and that tells what became of the members.
     """
 
     reason: int
-    rejoin: bool = False
+    lives_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,9 +125,9 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Closed:
-    """The room is over: nothing follows, and the lease, unless it is another's, may be released."""
+    """The room is over here: nothing follows. The lease may be released, unless another has or is to get it."""
 
-    is_superseded: bool = False
+    keeps_lease: bool = False
 
 
 Effect = GiveOrder | Publish | AnswerApi | Checkpoint | Closed
@@ -206,6 +207,7 @@ class Room:
         self._is_closed = False
         self._is_frozen = False
         self._is_superseded = False
+        self._lives_on = False
         self._members: dict[str, Member] = {}  # by sid
         self._sids: dict[str, str] = {}  # identity -> sid
         self._participants = self._publishers = self._recorders = 0  # of the members
@@ -279,8 +281,8 @@ class Room:
                 self._is_frozen = False
             case Ticked():
                 self._on_tick()
-            case Closing(reason, rejoin):
-                self._close(reason, rejoin=rejoin)
+            case Closing(reason, lives_on):
+                self._close(reason, lives_on=lives_on)
             case _:
                 assert_never(event)
         self._say_touched()
@@ -288,7 +290,7 @@ class Room:
 
     def checkpoint(self, participant_sid: str) -> bytes | None:
         """The record of a participant as it is now or, with "", of the room; None: there is none."""
-        if self._is_closed:
+        if self._is_closed and not self._lives_on:
             return None
         if not participant_sid:
             record = checkpoint_pb2.RoomCheckpoint(
@@ -658,11 +660,21 @@ class Room:
         if expires_at is not None and self._now >= expires_at:
             self._close(lk.ROOM_CLOSED)
 
-    def _close(self, reason: int, *, rejoin: bool = False) -> None:
+    def _leave(self, reason: int) -> None:
+        """The next home goes on with the records as they are: members stay in them, and nothing is told."""
+        for member in self._members.values():
+            self._end(member, reason, rejoin=True)
+        self._is_closed = self._lives_on = True
+        self._effects.append(Closed(keeps_lease=True))
+
+    def _close(self, reason: int, *, lives_on: bool = False) -> None:
+        if lives_on:
+            self._leave(reason)
+            return
         if reason == lk.STATE_MISMATCH:
             self._is_superseded = True
         for member in list(self._members.values()):
-            self._end(member, reason, rejoin=rejoin)
+            self._end(member, reason)
         # Nobody is left to be told of the others' departure.
         self._departed, self._changed, self._node_ids = [], {}, {}
         for member in list(self._members.values()):
@@ -672,7 +684,7 @@ class Room:
             self._publish("room_finished")
         self._touched[""] = None
         self._say_touched()
-        self._effects.append(Closed(self._is_superseded))
+        self._effects.append(Closed(keeps_lease=self._is_superseded))
 
     def _answer_when_closed(self, event: Event) -> None:
         """Late facts are void; who asks is told that the room is over."""
