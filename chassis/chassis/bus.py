@@ -149,6 +149,10 @@ class Bus(Protocol):
         """Make the stream unless it is there."""
         ...
 
+    async def stream_fill(self, stream: Stream) -> float:
+        """How full the stream is: bytes over the most that it takes. 0 when there is none; raises `BusError`."""
+        ...
+
     async def publish_durable(self, subject: str, data: bytes, message_id: str) -> Ack:
         """Append to the stream of `subject`, once per `message_id`.
 
@@ -266,6 +270,18 @@ class NatsBus:
             await js.update_stream(config)
         except (nats.errors.Error, TimeoutError) as error:
             raise BusError(f"cannot make stream {stream.name}: {_words(error)}") from error
+
+    async def stream_fill(self, stream: Stream) -> float:
+        """See `Bus.stream_fill`."""
+        try:
+            info = await self.jetstream().stream_info(stream.name)
+        except nats.js.errors.NotFoundError:
+            return 0.0
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusError(f"stream {stream.name} cannot be asked: {_words(error)}") from error
+        # What the server keeps to, which an operator may have changed.
+        limit = info.config.max_bytes or 0
+        return info.state.bytes / limit if limit > 0 else 0.0
 
     async def publish_durable(self, subject: str, data: bytes, message_id: str) -> Ack:
         """See `Bus.publish_durable`."""
@@ -414,6 +430,12 @@ class MemoryBus:
         self._require_connection()
         self._streams.setdefault(stream.name, _MemoryStream(stream))
 
+    async def stream_fill(self, stream: Stream) -> float:
+        """See `Bus.stream_fill`."""
+        self._require_connection()
+        kept = self._streams.get(stream.name)
+        return 0.0 if kept is None else kept.fill
+
     async def publish_durable(self, subject: str, data: bytes, message_id: str) -> Ack:
         """See `Bus.publish_durable`."""
         self._require_connection()
@@ -498,6 +520,11 @@ class _MemoryStream:
         self._sequence_of_id: dict[str, int] = {}
         self._readers: list[tuple[str, Subscription]] = []
         self._bytes = 0
+
+    @property
+    def fill(self) -> float:
+        """0 to 1."""
+        return self._bytes / self.config.max_bytes
 
     def append(self, message: Message, message_id: str) -> tuple[Ack, Message | None]:
         """Store it unless its id is known."""

@@ -95,6 +95,7 @@ class SfuApp(ServiceApp):
                     node.confirmed,
                 ),
                 events.run,
+                events.watch_fill,
                 checkpoints.run,
             ],
             before=[self._start_engine],

@@ -35,6 +35,7 @@ HEARTBEAT_S = 1.0
 RELEASE_ATTEMPTS = 30
 RECLAIM_S = 30.0
 NODE_SCHEMA = 1
+FILL_S = 30.0  # between looks at how full the stream is
 SPOOL_BATCH = 100
 FIRST_ATTEMPT_S = 0.5  # after which a fact goes to the spool, and is sent again from there
 MAX_EVENT_BYTES = 1000 * 1000  # NATS takes messages of up to 1 MB
@@ -324,6 +325,14 @@ class EventPublisher:
             else:
                 await self._save()
                 await self._back_off()
+
+    async def watch_fill(self) -> None:
+        """Keep the metric of how full the stream is, until canceled."""
+        while True:
+            # What is not known stays as it was: that the bus is away has a metric of its own.
+            with suppress(BusError):
+                self._metrics.events_fill.set(await self._bus.stream_fill(subjects.EVENTS))
+            await asyncio.sleep(FILL_S)
 
     async def flush(self, grace_s: float) -> None:
         """Wait until nothing waits, but no longer than `grace_s`."""

@@ -108,6 +108,10 @@ class SfuMetrics:
         self.events_spooled = metrics.gauge(
             "roomwright_sfu_events_spooled", "Events waiting for the EVENTS stream"
         )
+        self.events_fill = metrics.gauge(
+            "roomwright_events_stream_fill_ratio",
+            "Bytes in the EVENTS stream over the most that it takes; full, it refuses facts",
+        )
         self.events_lost = metrics.counter(
             "roomwright_sfu_events_lost_total", "Events dropped because the spool was full"
         )

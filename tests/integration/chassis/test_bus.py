@@ -142,6 +142,14 @@ async def test_full_stream_refuses_new_facts_and_keeps_the_old(bus: Bus) -> None
         assert await take(messages, 1) == [b"old"]
 
 
+async def test_a_stream_tells_how_full_it_is(bus: Bus) -> None:
+    assert await bus.stream_fill(FACTS) == 0.0
+    await bus.open_stream(FACTS)
+    assert await bus.stream_fill(FACTS) == 0.0
+    await bus.publish_durable("facts.a", b"x" * (FACTS.max_bytes // 2), "1")
+    assert 0.5 <= await bus.stream_fill(FACTS) < 1.0
+
+
 async def test_fact_without_a_stream_is_refused(bus: Bus) -> None:
     with pytest.raises(BusError):
         await bus.publish_durable("nowhere", b"", "1")
