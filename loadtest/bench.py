@@ -7,19 +7,16 @@ machine's load is printed beside them.
 
 import argparse
 import asyncio
-import contextlib
 import json
 import os
 import resource
-import signal
-import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from loadtest.access import Target
+from loadtest.own_server import OwnServerError, own_server
 from loadtest.process import Usage, machine_load, usage
 from loadtest.swarm import Fanout, Swarm
 
@@ -142,45 +139,6 @@ def _cpu_us(before: Usage, after: Usage) -> float:
     return (after.cpu_ns - before.cpu_ns) / 1000
 
 
-@contextlib.asynccontextmanager
-async def own_server() -> AsyncIterator[tuple[Target, int]]:
-    """A Roomwright in a process of its own, on free ports."""
-    port, udp_port, tcp_port = (
-        _free_port(kind) for kind in (socket.SOCK_STREAM, socket.SOCK_DGRAM, socket.SOCK_STREAM)
-    )
-    with tempfile.TemporaryDirectory() as directory:
-        log = Path(directory) / "server.log"
-        with log.open("wb") as output:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "roomwright", "dev", "--port", str(port), "--udp-port", str(udp_port),
-                "--tcp-port", str(tcp_port), "--data-dir", directory,
-                stdout=output, stderr=output, env=dict(os.environ),
-            )  # fmt: skip
-        try:
-            for _ in range(400):
-                if f"ws://127.0.0.1:{port}".encode() in log.read_bytes():
-                    break
-                if process.returncode is not None:
-                    sys.exit(
-                        f"the server did not start:\n{log.read_text(errors='replace')[-2000:]}"
-                    )
-                await asyncio.sleep(0.05)
-            yield Target(f"ws://127.0.0.1:{port}", "devkey", "secret"), process.pid
-        finally:
-            process.send_signal(signal.SIGINT)
-            try:
-                await asyncio.wait_for(process.wait(), 15)
-            except TimeoutError:
-                process.kill()
-                await process.wait()
-
-
-def _free_port(kind: socket.SocketKind) -> int:
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 async def measure(target: Target, pid: int, options: argparse.Namespace) -> list[object]:
     """Every scenario asked for, one after the other."""
     results: list[object] = []
@@ -241,8 +199,9 @@ async def main_async(options: argparse.Namespace) -> None:
     """Measure the given server, or one of our own."""
     load = machine_load()
     if options.url is None:
-        async with own_server() as (target, pid):
-            results = await measure(target, pid, options)
+        with tempfile.TemporaryDirectory() as directory:
+            async with own_server(Path(directory)) as server:
+                results = await measure(server.target, server.pid, options)
     else:
         target = Target(options.url, options.key, options.secret)
         results = await measure(target, options.server_pid, options)
@@ -272,7 +231,10 @@ def main() -> None:
         parser.error("--url needs --server-pid, the process whose CPU is read")
     _, most_files = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most_files, most_files))
-    asyncio.run(main_async(options))
+    try:
+        asyncio.run(main_async(options))
+    except OwnServerError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

@@ -10,15 +10,17 @@ import argparse
 import asyncio
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import aiohttp
 
 from loadtest.access import Target, admin_token, join_token, wrapped_join
-from loadtest.bench import own_server
+from loadtest.own_server import OwnServerError, own_server
 from loadtest.process import machine_load, usage
 
 JOINS_AT_A_TIME = 20
@@ -130,8 +132,9 @@ def _marks(rounds: int) -> Iterator[str]:
 async def main_async(options: argparse.Namespace) -> None:
     """Measure a server of our own."""
     load = machine_load()
-    async with own_server() as (target, pid):
-        cost = await measure(target, pid, options.sockets, options.rounds)
+    with tempfile.TemporaryDirectory() as directory:
+        async with own_server(Path(directory)) as server:
+            cost = await measure(server.target, server.pid, options.sockets, options.rounds)
     print(
         f"broadcast to {options.sockets} sockets   {cost.cpu_ms:.1f} ms CPU"
         f"   last socket after p50 {cost.seconds_to_last_p50 * 1000:.0f} ms,"
@@ -145,7 +148,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="loadtest.broadcast", description=__doc__)
     parser.add_argument("--sockets", type=int, default=1000)
     parser.add_argument("--rounds", type=int, default=20)
-    asyncio.run(main_async(parser.parse_args()))
+    try:
+        asyncio.run(main_async(parser.parse_args()))
+    except OwnServerError as error:
+        sys.exit(str(error))
 
 
 if __name__ == "__main__":

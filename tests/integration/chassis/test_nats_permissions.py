@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import (
     AbstractAsyncContextManager,
@@ -22,6 +21,7 @@ from chassis.errors import BusError, KvError, KvUnavailable, RequestTimedOut
 from chassis.kv import CaughtUp, Entry, NatsKv
 from chassis.nats_permissions import USERS
 from chassis.subjects import EVENTS, Bucket, Stream, event_subject
+from loadtest.ports import free_port
 from roomwright.nats_server import find_binary
 from tools import chart_nats
 
@@ -35,7 +35,7 @@ SERVICES = [name for name, user in USERS.items() if not user.may_everything]
 @pytest.fixture
 async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
     """Connects as one of the users to a server that knows them."""
-    port = _free_port()
+    port = free_port()
     (tmp_path / "users.conf").write_text(chart_nats.TARGET.read_text())
     (tmp_path / "nats.conf").write_text(
         f'listen: "127.0.0.1:{port}"\njetstream {{ store_dir: "{tmp_path}/streams" }}\n'
@@ -69,12 +69,6 @@ async def connect(tmp_path: Path) -> AsyncIterator[Connect]:
     finally:
         process.terminate()
         await process.wait()
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 async def _make_everything(admin: NatsBus) -> None:

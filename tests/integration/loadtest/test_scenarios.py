@@ -10,6 +10,7 @@ import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
@@ -19,15 +20,17 @@ import yaml
 from livekit import api
 
 from loadtest import scenario as scenarios
+from loadtest.__main__ import main
 from loadtest.figures import Figures
 from loadtest.process import descendants
 from loadtest.report import read_figures
 from loadtest.scenario import DEFAULT_TRACKS
 from loadtest.swarm_client import SwarmClient
 from loadtest.swarm_messages import Join, Joined, Measured, Open, Reconnected, Report
-from tests.support.dev_server import KEY, SECRET, DevServer, running
+from tests.support import forked
+from tests.support.dev_server import KEY, SECRET, DevServer
 
-pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(120), pytest.mark.asyncio(loop_scope="session")]
 SMALL: Mapping[str, list[str]] = {
     "api": ["--users", "2"],
     "churn": ["--users", "6"],
@@ -41,6 +44,9 @@ WIDE = {"received_percent": 60, "loss_percent": 20, "failures_percent": 0, "reco
 SECONDS = 4
 Said = TypeVar("Said")
 AT_ONCE = 4
+
+
+forked.preload("loadtest.__main__", "matplotlib.figure", "matplotlib.backends.backend_agg")
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,14 +66,7 @@ class Ran:
             return [float(row[name] or "nan") for row in csv.DictReader(file)]
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevServer]:
-    """A whole Roomwright in its own process."""
-    async with running(tmp_path_factory.mktemp("server")) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
+@pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def ran(
     server: DevServer, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[Callable[[str], Awaitable[Ran]]]:
@@ -99,22 +98,19 @@ def with_wide_budgets(name: str, directory: Path) -> Path:
 @contextlib.asynccontextmanager
 async def started(
     server: DevServer, results: Path, *arguments: str, secret: str = SECRET
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """The command line, running; killed when the test ends first."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "loadtest", "run", *arguments, "--url", server.url,
-        "--spawn-rate", "10", "--results", str(results),
-        stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT,
-        env={**os.environ, "LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": secret},
-    )  # fmt: skip
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            for pid in [*descendants(process.pid), process.pid]:
+) -> AsyncIterator[BaseProcess]:
+    """The command line, running; killed with all it started when the test ends first."""
+    command = ["run", *arguments, "--url", server.url]
+    command += ["--spawn-rate", "10", "--results", str(results)]
+    environment = {"LIVEKIT_API_KEY": KEY, "LIVEKIT_API_SECRET": secret}
+    async with forked.running(main, command, environment, output_of(results)) as process:
+        try:
+            yield process
+        finally:
+            assert process.pid is not None
+            for pid in descendants(process.pid):
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-            await process.wait()
 
 
 async def run(server: DevServer, results: Path, *arguments: str, secret: str = SECRET) -> Ran:
@@ -124,11 +120,23 @@ async def run(server: DevServer, results: Path, *arguments: str, secret: str = S
         return await ended(process, results)
 
 
-async def ended(process: asyncio.subprocess.Process, results: Path) -> Ran:
+async def ended(process: BaseProcess, results: Path) -> Ran:
     """What it printed, and how it ended."""
+    code = await forked.ended(process)
+    return Ran(code, output_of(results).read_text(), results)
+
+
+def output_of(results: Path) -> Path:
+    """Where a run of these results prints."""
+    return results.with_name(f"{results.name}.txt")
+
+
+async def test_the_command_line_is_a_program(tmp_path: Path) -> None:
+    command = (sys.executable, "-m", "loadtest", "list")
+    process = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.PIPE)
     output, _ = await process.communicate()
-    assert process.returncode is not None
-    return Ran(process.returncode, output.decode(), results)
+    assert process.returncode == 0
+    assert [line.split()[0] for line in output.decode().splitlines()] == scenarios.names()
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -200,6 +208,7 @@ async def test_the_death_of_a_swarm_ends_the_run_and_is_said(
 ) -> None:
     arguments = ["rooms", "--users", "2", "--duration", "60"]
     async with started(server, tmp_path, *arguments) as process:
+        assert process.pid is not None
         swarm = await asyncio.wait_for(until_swarm(process.pid, tmp_path / "locust.log"), 60)
         os.kill(swarm, signal.SIGKILL)
         done = await asyncio.wait_for(ended(process, tmp_path), 40)

@@ -9,21 +9,14 @@ import pytest_asyncio
 from loadtest.access import Target
 from loadtest.bench import AUDIO, VIDEO, fanout, joins
 from loadtest.swarm import Fanout, Swarm
-from tests.support.dev_server import KEY, SECRET, DevServer, running
+from tests.support.dev_server import KEY, SECRET, DevServer
 
-pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="module")]
+pytestmark = [pytest.mark.timeout(60), pytest.mark.asyncio(loop_scope="session")]
 VIEWERS = 3
 SECONDS = 1.5
 
 
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[DevServer]:
-    """A whole Roomwright in its own process."""
-    async with running(tmp_path_factory.mktemp("server")) as started:
-        yield started
-
-
-@pytest_asyncio.fixture(loop_scope="module")
+@pytest_asyncio.fixture(loop_scope="session")
 async def swarm(server: DevServer) -> AsyncIterator[Swarm]:
     """A swarm that asks its engine for nothing impossible."""
     made = Swarm(Target(server.url, KEY, SECRET), sockets=16)

@@ -16,7 +16,8 @@ import pytest
 from livekit import rtc
 from livekit.protocol import rtc as livekit_rtc
 
-from tests.support.dev_server import DevServer, free_port
+from loadtest.ports import free_port
+from tests.support.dev_server import DevServer
 from tests.support.nats import is_running
 from tests.support.python_client import PythonClient, until
 
