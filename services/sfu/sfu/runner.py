@@ -209,7 +209,10 @@ class Stop:
 Item = ForRoom | ForStage | ForLink | LinkUp | HomeRefused | Stop
 
 SIGNALS_WAITING_PER_SOCKET = 4000
-ITEMS_PER_TURN = 64
+TURN_S = 0.005
+"""How long a room works before others, heartbeats among them, get their turn; one event may take longer."""
+TIMER_STEP_S = 0.001
+"""What the loop's timers count in: without it more, one would ring before its time, and again."""
 LINGER_S = 5.0
 STAGE_LINGER_S = 2.0
 API_DEADLINE_S = 10.0
@@ -363,10 +366,10 @@ class RoomRunner:
                 await self._inherit()
             while not self._is_over():
                 await self._wait()
-                for _ in range(min(len(self._inbox), ITEMS_PER_TURN)):
-                    self._take_within(*self._inbox.popleft())
+                self._work_for(TURN_S)
                 self._tick()
-                await asyncio.sleep(0)
+                if self._inbox:
+                    await asyncio.sleep(0)
         finally:
             self._joins.close()
             if self._dialing is not None:
@@ -378,6 +381,14 @@ class RoomRunner:
                     answer.set_exception(NotFound(room.NO_ROOM))
             for socket in self.sockets:
                 self._around.sockets.close(socket, "room is over")
+
+    def _work_for(self, seconds: float) -> None:
+        clock = self._around.clock
+        ends_at = clock.now() + seconds
+        while self._inbox:
+            self._take_within(*self._inbox.popleft())
+            if clock.now() >= ends_at:
+                return
 
     async def _inherit(self) -> None:
         """Begin with what an earlier home of this room left; joins and calls wait meanwhile."""
@@ -406,8 +417,10 @@ class RoomRunner:
             await self._arrived.wait()
             return
         # A timer of the loop, and no timeout that cancels: this is most of what an idle room costs.
-        delay = max(0.0, due - self._around.clock.now())
-        timer = asyncio.get_running_loop().call_later(delay, self._arrived.set)
+        loop = asyncio.get_running_loop()
+        # The loop counts from when this turn of it began.
+        delay = max(0.0, due - loop.time()) + TIMER_STEP_S
+        timer = loop.call_later(delay, self._arrived.set)
         try:
             await self._arrived.wait()
         finally:
