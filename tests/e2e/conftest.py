@@ -2,7 +2,7 @@
 
 Every file begins with `pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(...)]`.
 `bare` is the chart installed with no values at all; `release` the same with several SFU nodes and short drains, as most
-tests want it. Files run in the order of `ORDER`; a file that is not named there runs before the last.
+tests want it. Files run in the order of `FIRST`, then those without an order, then `LAST`.
 """
 
 import os
@@ -19,8 +19,9 @@ from tests.e2e.release import Release, eventually, from_environment
 from tests.support.browser_client import chromium
 from tools.images import full_name
 
-ORDER = ("test_install", "test_upgrade", "test_failures")
-LAST = "test_uninstall"
+FIRST = ("test_install", "test_upgrade", "test_failures")
+LAST = ("test_scale", "test_uninstall")
+"""The one leaves the release with an autoscaler, the other leaves none."""
 SHAPE = ("--set", "sfu.replicas=2", "--set", "sfu.drainSeconds=20")
 """What most tests need beyond no values: two nodes, and drains that fit into a test."""
 costs: dict[str, float] = {}
@@ -34,9 +35,9 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
     def place(item: pytest.Item) -> int:
         name = item.path.stem
-        if name == LAST:
-            return len(ORDER) + 1
-        return ORDER.index(name) if name in ORDER else len(ORDER)
+        if name in LAST:
+            return len(FIRST) + 1 + LAST.index(name)
+        return FIRST.index(name) if name in FIRST else len(FIRST)
 
     items.sort(key=place)
 

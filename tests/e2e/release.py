@@ -13,9 +13,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import nats
+import websockets
 import yaml
 from livekit import api
 
+from contracts.events.v1 import events_pb2
+from loadtest.ports import free_port
 from tests.e2e.cluster import Cluster, Json, Pod
 from tests.support.server import join_token
 from tools.images import CHART
@@ -24,6 +28,7 @@ INSTALL_TIMEOUT_S = 240
 INSTANCE = "app.kubernetes.io/instance"
 COMPONENT = "app.kubernetes.io/component"
 HTTP_PORT = 7880
+NATS_PORT = 4222
 
 
 @dataclass(slots=True)
@@ -60,9 +65,16 @@ class Release:
         """Where the page and the browser's harness are served."""
         return f"{self.http_url}/app"
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """Variables by which tools find the server, the load test for one."""
+        key, secret = self._keys
+        return {"LIVEKIT_URL": self.url, "LIVEKIT_API_KEY": key, "LIVEKIT_API_SECRET": secret}
+
     def token(self, room: str, identity: str, **grants: object) -> str:
         """A token by the published server SDK, signed with the release's own key."""
-        return join_token(*self._keys, room, identity, **grants)
+        key, secret = self._keys
+        return join_token(key, secret, room, identity, **grants)
 
     @asynccontextmanager
     async def server_api(self) -> AsyncIterator[api.LiveKitAPI]:
@@ -72,6 +84,16 @@ class Release:
             yield client
         finally:
             await client.aclose()
+
+    async def try_join(self, room: str, identity: str) -> tuple[int, str]:
+        """The status of one attempt to open the signaling socket (101: open), and the text of a refusal."""
+        headers = {"Authorization": f"Bearer {self.token(room, identity)}"}
+        url = f"{self.url}/rtc?protocol=16&auto_subscribe=1"
+        try:
+            async with websockets.connect(url, additional_headers=headers):
+                return 101, ""
+        except websockets.InvalidStatus as refused:
+            return refused.response.status_code, (refused.response.body or b"").decode()
 
     # ---- helm ----
 
@@ -162,6 +184,72 @@ class Release:
             if sample == name or sample.startswith(name + "{"):
                 total += float(value)
         return total
+
+    async def empty(self) -> None:
+        """Every room is deleted, and no node counts rooms or participants: figures of a test are its own."""
+        async with self.server_api() as server:
+            for room in (await server.room.list_rooms(api.ListRoomsRequest())).rooms:
+                await server.room.delete_room(api.DeleteRoomRequest(room=room.name))
+
+        async def is_so() -> bool:
+            names = ("roomwright_sfu_rooms", "livekit_participant_total")
+            pods = await self.pods("sfu")
+            return not any([await self.metric(pod, name) for pod in pods for name in names])
+
+        await eventually(is_so, "no rooms", 60)
+
+    async def busiest(self, component: str, metric: str) -> Pod:
+        """The pod of a component whose metric is greatest, and above 0."""
+        values = {pod: await self.metric(pod, metric) for pod in await self.pods(component)}
+        pod = max(values, key=lambda it: values[it])
+        assert values[pod] > 0, f"{metric} is 0 on every {component} pod"
+        return pod
+
+    async def facts(
+        self, sid: str, last: str, timeout_s: float = 30.0
+    ) -> list[events_pb2.RoomEvent]:
+        """Facts of the room with this sid in the EVENTS stream, in order, up to the first named `last`."""
+        found: list[events_pb2.RoomEvent] = []
+        password = (await self.secret("nats"))["admin"]
+        async with self.forwarded(f"pod/{self.name}-nats-0", NATS_PORT) as port:
+            bus = await nats.connect(f"nats://127.0.0.1:{port}", user="admin", password=password)
+            try:
+                async with asyncio.timeout(timeout_s):
+                    reader = await bus.jetstream().subscribe("events.>", ordered_consumer=True)
+                    while not found or found[-1].name != last:
+                        event = events_pb2.RoomEvent.FromString((await reader.next_msg(None)).data)
+                        if event.room_sid == sid:
+                            found.append(event)
+            except TimeoutError:
+                names = [event.name for event in found]
+                raise AssertionError(f"no {last} among the facts of {sid}: {names}") from None
+            finally:
+                await bus.close()
+        return found
+
+    async def secret(self, part: str) -> dict[str, str]:
+        """A Secret of the release, decoded."""
+        data = (await self.get("secret", f"{self.name}-{part}"))["data"]
+        return {name: base64.b64decode(value).decode() for name, value in data.items()}
+
+    @asynccontextmanager
+    async def forwarded(self, what: str, port: int) -> AsyncIterator[int]:
+        """A port of this machine that leads to `port` of a pod or Service, `kind/name`."""
+        local = free_port()
+        process = await asyncio.create_subprocess_exec(
+            *("kubectl", "port-forward", "-n", self.namespace, what, f"{local}:{port}"),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        assert process.stdout is not None
+        try:
+            async with asyncio.timeout(20):
+                told = await process.stdout.readline()
+            assert told.startswith(b"Forwarding"), f"port-forward to {what}: see its error above"
+            yield local
+        finally:
+            if process.returncode is None:
+                process.terminate()
+            await process.wait()
 
     async def logs(self, component: str, *flags: str) -> str:
         """The last lines of all pods of a component."""
@@ -274,9 +362,7 @@ class Release:
             self.notes = await self.cluster.run(
                 "helm", "get", "notes", self.name, "-n", self.namespace
             )
-        secret = await self.get("secret", f"{self.name}-keys")
-        text = base64.b64decode(secret["data"]["keys.yaml"]).decode()
-        keys = yaml.safe_load(text)
+        keys = yaml.safe_load((await self.secret("keys"))["keys.yaml"])
         self._keys = next((str(key), str(value)) for key, value in keys.items())
         service = await self.get("service", f"{self.name}-signaling")
         front = {
