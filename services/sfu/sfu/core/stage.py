@@ -8,7 +8,7 @@ the room and what participants look like to others is decided there, and comes h
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -97,6 +97,7 @@ __all__ = [
 ]
 
 BAD_REQUEST = 400
+NOTED_AT_MOST = 4096
 QUALITY_PROTOCOL = 5
 LOST_PROTOCOL = 11  # older clients do not know the quality LOST
 
@@ -163,6 +164,7 @@ class Stage:
         self._gate = DataGate()
         self._scores: dict[str, ConnectionScore] = {}
         self._scored_at: float | None = None
+        self._noted: set[bytes] = set()  # infos whose tracks are among the shown ones
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
         """Take one event; `now` is monotonic seconds, `wall_ms` Unix milliseconds."""
@@ -355,6 +357,7 @@ class Stage:
         for participant in list(self._sessions):
             participant.subscribing.track_delisted(track_sid, step)
         self._directory.forget(track_sid)
+        self._noted.clear()
 
     def _show_participants(self, order: room_pb2.ShowParticipants, step: Step) -> None:
         excluded = set(getattr(order, "except"))
@@ -372,15 +375,20 @@ class Stage:
             for participant in list(self._sessions):
                 participant.subscribing.reconcile(track_sid, step)
 
-    def _note_shown(self, infos: Iterable[bytes]) -> list[str]:
+    def _note_shown(self, infos: Sequence[bytes]) -> list[str]:
         """Remember the tracks clients were told of; the new ones."""
         new = [
             track.sid
             for info in infos
+            if info not in self._noted
             for track in models.ParticipantInfo.FromString(info).tracks
             if track.sid not in self._directory.shown
         ]
         self._directory.shown.update(new)
+        # Each who joins is told of all others, mostly as the one before was.
+        if len(self._noted) > NOTED_AT_MOST:
+            self._noted.clear()
+        self._noted.update(infos)
         return new
 
     def _send(self, receivers: Iterable[Participant], message: bytes, step: Step) -> None:
