@@ -187,6 +187,9 @@ class Stage:
             case _:
                 assert_never(event)
         self._settle(step)
+        # Requests and time alone change no score: a room without media is not woken for it.
+        if self._scored_at is None and not isinstance(event, SignalArrived | Ticked):
+            self._scored_at = step.now + self._settings.quality_interval if self._sessions else None
         return step.effects
 
     def next_timeout(self) -> float | None:
@@ -554,8 +557,6 @@ class Stage:
                 self._take_notice(notice, step)
         self._dynacast.poll(step)
         self._sessions.schedule(step.touched)
-        if self._scored_at is None and self._sessions:
-            self._scored_at = step.now + self._settings.quality_interval
 
     def _take_notice(self, notice: Notice, step: Step) -> None:
         match notice:
@@ -626,7 +627,8 @@ class Stage:
             participant.touch(step)
         self._tell_speakers(self._speakers.expire(step.now), step)
         if self._scored_at is not None and step.now >= self._scored_at:
-            self._scored_at = step.now + self._settings.quality_interval if self._sessions else None
+            has_media = any(participant.losses for participant in self._sessions)
+            self._scored_at = step.now + self._settings.quality_interval if has_media else None
             self._tell_scores(step)
 
     def _tell_scores(self, step: Step) -> None:
