@@ -75,6 +75,10 @@ def main() -> None:
     )
     if reached.returncode != 0:
         sys.exit(f"e2e: the cluster of KUBECONFIG does not answer: {reached.stderr.strip()}")
+    if not _answers("--raw", "/apis/metrics.k8s.io/v1beta1/nodes"):
+        sys.exit(
+            "e2e: the cluster does not tell what pods use, and autoscaling needs it: install metrics-server."
+        )
     tag = chart_version()
     next_tag = f"{tag}-next"
     costs: dict[str, float] = {}
@@ -91,6 +95,12 @@ def main() -> None:
         print(f"    {seconds:6.1f} s  {name}", flush=True)
     print(f"    {sum(costs.values()):6.1f} s  in all", flush=True)
     sys.exit(done.returncode)
+
+
+def _answers(*arguments: str) -> bool:
+    """`kubectl get` of this works."""
+    command = ["kubectl", "get", *arguments]
+    return subprocess.run(command, capture_output=True, check=False).returncode == 0
 
 
 def build_and_load(tag: str, next_tag: str, costs: dict[str, float]) -> None:
