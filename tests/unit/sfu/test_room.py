@@ -754,6 +754,15 @@ def test_a_frozen_room_refuses_joins_until_it_thaws() -> None:
     assert scene.orders("admit")
 
 
+def test_a_member_of_a_frozen_room_may_begin_anew() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.do(Frozen())
+    scene.join("a", sid="PA_again")
+    assert scene.orders("admit")
+    assert scene.room.participant_count == 1
+
+
 def test_a_frozen_room_is_read_but_not_changed_by_calls() -> None:
     scene = Scene()
     scene.join("a")

@@ -367,7 +367,8 @@ class Room:
     def _join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> None:
         if sid in self._members:
             return
-        if self._is_frozen:
+        # A member whose client begins anew adds nobody: it would be locked out of its own call.
+        if self._is_frozen and request.identity not in self._sids:
             refuse = room_pb2.Refuse(code="unavailable", message=FROZEN)
             self._order([node_id], room_pb2.Order(participant_sid=sid, refuse=refuse))
             return
