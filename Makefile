@@ -52,8 +52,7 @@ images:  ## build the images, TAG=dev; BUILD="..." in place of docker build, STA
 install:  ## install or upgrade the chart with the images of TAG; RELEASE, NAMESPACE, ARGS="--set ..."
 	helm upgrade --install $(RELEASE) charts/roomwright -n $(NAMESPACE) --create-namespace --wait --set image.tag=$(TAG) $(ARGS)
 
-e2e:  ## by hand: install on the cluster of KUBECONFIG and break it; BUILD and LOAD say how it gets images
-	@$(SETUP) --only python --only web
+e2e: setup  ## by hand: install on the cluster of KUBECONFIG and break it; BUILD and LOAD say how it gets images
 	@BUILD="$(BUILD)" LOAD="$(LOAD)" $(VENV)/python -m tools.e2e $(ARGS)
 
 release:  ## everything of a release into dist/: images, chart, SBOMs, NOTICE, checksums; ARGS="--help"
