@@ -7,17 +7,24 @@ hang. It is not a closed port. Needs root and `ip` (Debian: iproute2).
 from __future__ import annotations
 
 import asyncio
+import fcntl
+import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
 BRIDGE = "rwbr0"
 SUBNET = "10.78.0"
+NAMESPACE_PREFIX = "rw-"
+LOCK = Path(tempfile.gettempdir()) / "roomwright-network-tests.lock"
+"""Who holds it has the names and the subnet to itself; the kernel frees it when its holder dies."""
 NOWHERE = "02:00:00:00:00:01"
 """A hardware address that no host has: what is sent there is gone."""
 
@@ -32,7 +39,7 @@ class Host:
     @property
     def namespace(self) -> str:
         """Its network namespace."""
-        return f"rw-{self.name}"
+        return NAMESPACE_PREFIX + self.name
 
     async def run(
         self, *command: str, log: Path, environment: dict[str, str]
@@ -90,16 +97,35 @@ def laid_network() -> Iterator[Network]:
         raise AssertionError(
             "network tests need root and `ip`: on Debian, apt-get install iproute2"
         )
-    network = Network()
-    _ip("link", "add", BRIDGE, "type", "bridge")
-    try:
-        _ip("addr", "add", f"{SUBNET}.1/24", "dev", BRIDGE)
-        _ip("link", "set", BRIDGE, "up")
-        yield network
-    finally:
-        for host in network.hosts.values():
-            _ip("netns", "del", host.namespace)
-        _ip("link", "del", BRIDGE)
+    with LOCK.open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        _clear()  # a run that was killed left its own
+        try:
+            _ip("link", "add", BRIDGE, "type", "bridge")
+            _ip("addr", "add", f"{SUBNET}.1/24", "dev", BRIDGE)
+            _ip("link", "set", BRIDGE, "up")
+            yield Network()
+        finally:
+            _clear()
+
+
+def _clear() -> None:
+    """Remove the bridge, and every host with the programs that still run on it.
+
+    Only for the holder of the lock: whatever is there is then its own or a dead run's.
+    """
+    for kind in ("veth", "bridge"):
+        for link in json.loads(_ip("-json", "link", "show", "type", kind) or "[]"):
+            if link.get("ifname") == BRIDGE or link.get("master") == BRIDGE:
+                _ip("link", "del", link["ifname"])
+    for line in _ip("netns", "list").splitlines():
+        namespace = line.split()[0]
+        if not namespace.startswith(NAMESPACE_PREFIX):
+            continue
+        for pid in _ip("netns", "pids", namespace).split():
+            with suppress(ProcessLookupError):
+                os.kill(int(pid), signal.SIGKILL)
+        _ip("netns", "del", namespace)
 
 
 def python(*arguments: str) -> tuple[str, ...]:
@@ -107,7 +133,8 @@ def python(*arguments: str) -> tuple[str, ...]:
     return (sys.executable, *arguments)
 
 
-def _ip(*arguments: str) -> None:
+def _ip(*arguments: str) -> str:
     done = subprocess.run(("ip", *arguments), capture_output=True, text=True, check=False)
     if done.returncode != 0:
         raise AssertionError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
+    return done.stdout
