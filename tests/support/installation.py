@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,13 +92,16 @@ class Installation:
         """Everything the service wrote."""
         return (self.directory / f"{name}.log").read_text()
 
-    def cut(self, one: str, other: str) -> None:
-        """Let nothing through between two hosts."""
-        self.network.cut(self.host(one), self.host(other))
-
-    def mend(self, one: str, other: str) -> None:
-        """Let everything through again."""
-        self.network.mend(self.host(one), self.host(other))
+    @contextmanager
+    def cut(self, one: str, *others: str) -> Iterator[None]:
+        """Let nothing through between a host and others for the time of the block."""
+        for other in others:
+            self.network.cut(self.host(one), self.host(other))
+        try:
+            yield
+        finally:
+            for other in others:
+                self.network.mend(self.host(one), self.host(other))
 
     async def home(self, room: str, placement: str = "placement1") -> placement_pb2.Lease:
         """The room's lease as one placement replica says."""

@@ -148,8 +148,7 @@ class SfuApp(ServiceApp):
         )
         await super().close()
         self._events.save()
-        if isinstance(self._spool, DiskSpool):
-            self._spool.close()
+        self._spool.close()
         self.engine.close()
 
     async def _drain_rooms(self) -> None:

@@ -44,6 +44,10 @@ class Spool(Protocol):
         """Forget the first payload of the last `read`."""
         ...
 
+    def close(self) -> None:
+        """Nothing is asked of it after this."""
+        ...
+
 
 class MemorySpool:
     """One that ends with the process."""
@@ -74,6 +78,9 @@ class MemorySpool:
     def remove(self) -> None:
         """See `Spool.remove`."""
         self._bytes -= len(self._payloads.popleft())
+
+    def close(self) -> None:
+        """See `Spool.close`."""
 
 
 class DiskSpool:

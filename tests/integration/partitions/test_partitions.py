@@ -101,15 +101,12 @@ async def test_a_home_cut_from_nats_keeps_its_room_and_takes_joins(
     async with call_in(installation, room) as call:
         home, epoch = await call.home()
         since = time.monotonic()
-        installation.cut(home, "nats")
-        try:
+        with installation.cut(home, "nats"):
             await asyncio.sleep(BEYOND_EXPIRY_S)
             assert await call.home("placement2") == (home, epoch)
             await call.third_joins("signaling1")
             await call.ann_is_heard_to_speak(b"hello")
             assert call.longest_gap(since) < NO_GAP_S
-        finally:
-            installation.mend(home, "nats")
         assert "reconnecting" not in call.ann.events + call.ben.events
 
 
@@ -119,16 +116,11 @@ async def test_a_home_cut_from_placement_keeps_its_room(
     async with call_in(installation, room) as call:
         home, epoch = await call.home()
         since = time.monotonic()
-        for replica in ("placement1", "placement2"):
-            installation.cut(home, replica)
-        try:
+        with installation.cut(home, "placement1", "placement2"):
             await asyncio.sleep(BEYOND_EXPIRY_S)
             assert await call.home() == (home, epoch)
             await call.third_joins("signaling2")
             assert call.longest_gap(since) < NO_GAP_S
-        finally:
-            for replica in ("placement1", "placement2"):
-                installation.mend(home, replica)
         assert "reconnecting" not in call.ann.events + call.ben.events
 
 
@@ -138,12 +130,9 @@ async def test_a_home_cut_from_one_signaling_replica_goes_on_and_its_clients_res
     async with call_in(installation, room) as call:
         home, epoch = await call.home()
         since = time.monotonic()
-        installation.cut(home, "signaling1")
-        try:
+        with installation.cut(home, "signaling1"):
             await asyncio.sleep(6.0)
             await call.third_joins("signaling2")
-        finally:
-            installation.mend(home, "signaling1")
         await until(lambda: "reconnected" in call.ann.events, "Ann's signaling is back", 30.0)
         await call.ann_is_heard_to_speak(b"again")
         assert await call.home() == (home, epoch)
@@ -156,8 +145,7 @@ async def test_a_placement_cut_from_nats_answers_for_running_rooms_and_takes_non
 ) -> None:
     async with call_in(installation, room) as call:
         home, epoch = await call.home()
-        installation.cut("placement1", "nats")
-        try:
+        with installation.cut("placement1", "nats"):
             await asyncio.sleep(BEYOND_EXPIRY_S)
             assert await call.home("placement1") == (home, epoch)
             await call.third_joins("signaling1")
@@ -167,8 +155,6 @@ async def test_a_placement_cut_from_nats_answers_for_running_rooms_and_takes_non
                     installation.front("signaling1"), f"{room}-{number}", "dora"
                 )
                 await other.leave()
-        finally:
-            installation.mend("placement1", "nats")
         assert await call.home("placement2") == (home, epoch)
         assert "reconnecting" not in call.ann.events + call.ben.events
 
@@ -180,10 +166,7 @@ async def test_a_home_cut_from_nats_and_placement_loses_its_room_to_another_and_
         sid = await call.mark_room()
         home, epoch = await call.home()
         await asyncio.sleep(2.0)  # the metadata is written within half a second
-        others = ("nats", "placement1", "placement2")
-        for other in others:
-            installation.cut(home, other)
-        try:
+        with installation.cut(home, "nats", "placement1", "placement2"):
             await asyncio.sleep(BEYOND_EXPIRY_S)
             await call.third_joins("signaling1")
             moved, later = await call.home()
@@ -193,9 +176,6 @@ async def test_a_home_cut_from_nats_and_placement_loses_its_room_to_another_and_
             since = len(call.heard)
             await until(lambda: len(call.heard) > since + 20, "Ben hears Ann again", 30.0)
             await call.room_is_the_same(sid)
-        finally:
-            for other in others:
-                installation.mend(home, other)
 
 
 @pytest.mark.parametrize("how", ["stopped", "hanging"])
