@@ -22,7 +22,7 @@ from contracts.placement.v1 import placement_pb2
 from sfu.api import NodeService, SignalStreams
 from sfu.checkpoints import Checkpoints
 from sfu.clients import NodeDialer
-from sfu.core import room
+from sfu.core import room_events
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
 from sfu.ids import StageIds
@@ -83,7 +83,7 @@ async def running_node(
     node_id: str,
     *,
     link_grace_s: float = 20.0,
-    settings: room.RoomSettings | None = None,
+    settings: room_events.RoomSettings | None = None,
     lapses: bool = False,
     limits: NodeLimits | None = None,
     tracks: Callable[[], int] = lambda: 0,
@@ -118,7 +118,7 @@ async def running_node(
             checkpoints=checkpoints,
             dialer=NodeDialer(node_id, AUTH),
             make_stage=make_stage,
-            room_settings=settings or room.RoomSettings(),
+            room_settings=settings or room_events.RoomSettings(),
             metrics=metrics,
             link_grace_s=link_grace_s,
             limits=limits or NodeLimits(),

@@ -31,14 +31,14 @@ from sfu.core.media_events import (
     MediaEvent,
 )
 from sfu.core.participant import Participant
-from sfu.core.room import (
+from sfu.core.room import Room
+from sfu.core.room_events import (
     Closing,
     FactArrived,
     GiveOrder,
-    Room,
     RoomSettings,
 )
-from sfu.core.room import Ticked as RoomTicked
+from sfu.core.room_events import Ticked as RoomTicked
 
 NODE = "ND_test"
 OWNER = 7

@@ -23,7 +23,7 @@ from sfu.core.advertising import Advertised
 from sfu.core.effects import StageSettings
 from sfu.core.profile import ProfileLimits
 from sfu.core.renewal import Renewal
-from sfu.core.room import RoomSettings
+from sfu.core.room_events import RoomSettings
 from sfu.core.stage import Stage
 from sfu.ids import StageIds
 from sfu.load import CpuLoad, system_load, usable_cores

@@ -20,7 +20,7 @@ from livekit.protocol import room as room_api
 from chassis.errors import FailedPrecondition, NotFound, ServiceError, Unavailable
 from contracts.node.v1 import node_pb2
 from sfu import ids
-from sfu.core import room, stage
+from sfu.core import room_events, stage
 from sfu.core.media_events import MediaEvent, split_by_owner
 from sfu.runner import (
     LINGER_S,
@@ -191,7 +191,7 @@ class Node:
         if runner is None:
             if request.method in ("ListParticipants", "ListRooms"):
                 return b""  # the empty list
-            raise NotFound(room.NO_ROOM)
+            raise NotFound(room_events.NO_ROOM)
         return await runner.call(request.method, request.request)
 
     def accept_link(self, frame: node_pb2.RoomLinkFrame) -> RoomRunner:
@@ -240,7 +240,7 @@ class Node:
             self._around.leases.release(lease.room_name, lease.epoch)
             raise LeaseRefused(f"{self.node_id} is draining and takes no new rooms")
         if self.is_frozen:
-            raise Unavailable(room.FROZEN)
+            raise Unavailable(room_events.FROZEN)
         if not lease.room_name or not lease.room_sid or lease.epoch == 0:
             raise FailedPrecondition("a room needs a name, a sid and an epoch to be opened")
         runner = RoomRunner(
@@ -326,14 +326,14 @@ class Node:
                 continue
             self._doubted.clear()
             log.warning("leases not renewed: rooms are frozen", rooms=self.rooms)
-            self._tell_rooms(room.Frozen())
+            self._tell_rooms(room_events.Frozen())
             while self.is_frozen:
                 self._lease_changed.clear()
                 await self._lease_changed.wait()
             log.info("leases renewed: rooms go on", rooms=self.rooms)
-            self._tell_rooms(room.Thawed())
+            self._tell_rooms(room_events.Thawed())
 
-    def _tell_rooms(self, event: room.Event) -> None:
+    def _tell_rooms(self, event: room_events.Event) -> None:
         for runner in self._runners.values():
             runner.post(ForRoom(event))
 

@@ -30,7 +30,7 @@ from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu import ids
 from sfu.checkpoints import Checkpoints, Saved
-from sfu.core import link, room, stage
+from sfu.core import link, room, room_events, stage
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
 from sfu.joins import Joins
@@ -123,7 +123,7 @@ class Surroundings:
     checkpoints: Checkpoints
     dialer: LinkDialer
     make_stage: MakeStage
-    room_settings: room.RoomSettings
+    room_settings: room_events.RoomSettings
     metrics: SfuMetrics
     link_grace_s: float = 20.0
     limits: NodeLimits = NodeLimits()
@@ -155,7 +155,7 @@ class Home:
 class ForRoom:
     """Something for the Room."""
 
-    event: room.Event
+    event: room_events.Event
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,7 +199,7 @@ class HomeRefused:
 class Stop:
     """End the room here, telling everybody the reason (livekit.DisconnectReason).
 
-    With `lives_on` it goes on elsewhere: see `room.Closing`.
+    With `lives_on` it goes on elsewhere: see `room_events.Closing`.
     """
 
     reason: int
@@ -327,7 +327,7 @@ class RoomRunner:
         call_id = next(self._call_ids)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = answer
-        self.post(ForRoom(room.ApiCalled(call_id, method, request)))
+        self.post(ForRoom(room_events.ApiCalled(call_id, method, request)))
         try:
             async with asyncio.timeout(API_DEADLINE_S):
                 return await answer
@@ -378,7 +378,7 @@ class RoomRunner:
                 wire.close("the room is over here", refused=False)
             for answer in self._calls.values():
                 if not answer.done():
-                    answer.set_exception(NotFound(room.NO_ROOM))
+                    answer.set_exception(NotFound(room_events.NO_ROOM))
             for socket in self.sockets:
                 self._around.sockets.close(socket, "room is over")
 
@@ -405,7 +405,7 @@ class RoomRunner:
             return
         if left_of(saved, lease):
             self._log.info("room goes on", earlier_epoch=saved.room.epoch)
-            self._take(ForRoom(room.Inherited(saved.room, saved.participants)))
+            self._take(ForRoom(room_events.Inherited(saved.room, saved.participants)))
         checkpoints.adopt(self, saved)
 
     async def _wait(self) -> None:
@@ -488,7 +488,7 @@ class RoomRunner:
     def _tick(self) -> None:
         now = self._around.clock.now()
         if self._room is not None and _is_due(self._room.next_timeout(), now):
-            self._take(ForRoom(room.Ticked()))
+            self._take(ForRoom(room_events.Ticked()))
         if self._stage is not None and _is_due(self._stage.next_timeout(), now):
             self._take(ForStage(stage.Ticked()))
         node_id = self._around.node_id
@@ -515,7 +515,7 @@ class RoomRunner:
 
     # -------------------------------------------------------------------------------- the machines
 
-    def _feed_room(self, event: room.Event) -> None:
+    def _feed_room(self, event: room_events.Event) -> None:
         if self._room is None:
             return
         clock = self._around.clock
@@ -529,26 +529,26 @@ class RoomRunner:
         clock = self._around.clock
         is_lapsed = self._around.renewal.is_lapsed(clock.now())
         if is_lapsed != machine.is_frozen:
-            change = room.Frozen() if is_lapsed else room.Thawed()
+            change = room_events.Frozen() if is_lapsed else room_events.Thawed()
             machine.handle(change, clock.now(), clock.wall_ms())
 
-    def _perform_for_room(self, effect: room.Effect) -> None:
+    def _perform_for_room(self, effect: room_events.Effect) -> None:
         match effect:
-            case room.GiveOrder(node_ids, order):
+            case room_events.GiveOrder(node_ids, order):
                 message = order.SerializeToString()
                 for node_id in node_ids:
                     self._work.append(ForLink("room", node_id, link.Submitted(message)))
-            case room.Publish(published):
+            case room_events.Publish(published):
                 published.traceparent = telemetry.traceparent()
                 self._log.info("room event", **_described(published))
                 self._measure(published)
                 self._around.events.publish(published)
-            case room.AnswerApi(call_id, response, code, message):
+            case room_events.AnswerApi(call_id, response, code, message):
                 self._answer(call_id, response, code, message)
-            case room.Checkpoint(participant_sids):
+            case room_events.Checkpoint(participant_sids):
                 for sid in participant_sids:
                     self._around.checkpoints.touch(self, sid)
-            case room.Closed(keeps_lease):
+            case room_events.Closed(keeps_lease):
                 self._ends_at = self._around.clock.now() + LINGER_S
                 if not keeps_lease:
                     self._around.leases.release(self.lease.room_name, self.lease.epoch)
@@ -678,7 +678,7 @@ class RoomRunner:
     def _deliver(self, which: End, node_id: str, message: bytes) -> None:
         if which == "room":
             fact = room_pb2.Fact.FromString(message)
-            self._work.append(ForRoom(room.FactArrived(node_id, fact)))
+            self._work.append(ForRoom(room_events.FactArrived(node_id, fact)))
         else:
             order = room_pb2.Order.FromString(message)
             self._work.append(ForStage(stage.OrderArrived(order)))
@@ -688,7 +688,7 @@ class RoomRunner:
         self._around.metrics.resyncs.add()
         self._log.warning("room link lost messages", node=node_id, end=which, reason=reason)
         if which == "room":
-            self._work.append(ForRoom(room.NodeLost(node_id)))
+            self._work.append(ForRoom(room_events.NodeLost(node_id)))
             return
         self._end_sessions()
         if self._stage is not None and self._stage.is_empty:
@@ -734,7 +734,7 @@ class RoomRunner:
         """Its stage may still run: a fresh end here makes it start its sessions anew."""
         del self._lost_at[node_id]
         del self._room_ends[node_id]
-        self._take(ForRoom(room.NodeLost(node_id)))
+        self._take(ForRoom(room_events.NodeLost(node_id)))
         self._room_ends.pop(node_id, None)
 
     def _leave_home(self, reason: str) -> None:
@@ -746,7 +746,7 @@ class RoomRunner:
     def _stop(self, reason: int, *, lives_on: bool) -> None:
         self._is_superseded = self._is_superseded or reason == lk.STATE_MISMATCH
         if self._room is not None:
-            self._feed_room(room.Closing(reason, lives_on))
+            self._feed_room(room_events.Closing(reason, lives_on))
         else:
             action = rtc.LeaveRequest.DISCONNECT
             if lives_on or reason == lk.STATE_MISMATCH:

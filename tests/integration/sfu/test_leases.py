@@ -13,7 +13,7 @@ from livekit.protocol import rtc
 from chassis import rpc
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from sfu.core import renewal
-from sfu.core.room import FROZEN
+from sfu.core.room_events import FROZEN
 from sfu.runner import NodeLimits
 from tests.support.nodes import AUTH, TestNode, running_node, signaling, until
 

@@ -11,7 +11,7 @@ from contracts.events.v1 import events_pb2
 from sfu import clients
 from sfu.app import build
 from sfu.core import renewal
-from sfu.core.room import FROZEN
+from sfu.core.room_events import FROZEN
 from tests.integration.sfu.test_app import open_session, settings
 from tests.support.nats import Cable, connected_bus, disconnected, running_nats
 from tests.support.nodes import signaling, until

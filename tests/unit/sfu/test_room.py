@@ -13,7 +13,8 @@ from livekit.protocol import rtc
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core.profile import ProfileLimits
-from sfu.core.room import (
+from sfu.core.room import Room
+from sfu.core.room_events import (
     FROZEN,
     AnswerApi,
     ApiCalled,
@@ -28,7 +29,6 @@ from sfu.core.room import (
     Inherited,
     NodeLost,
     Publish,
-    Room,
     RoomSettings,
     Thawed,
     Ticked,
@@ -853,7 +853,7 @@ def test_a_room_that_lives_on_elsewhere_sends_its_members_there_and_keeps_what_i
 
 def checkpoints_of(scene: Scene) -> Inherited:
     """What a next home would read now."""
-    members = [scene.room.checkpoint(sid) for sid in scene.room._members]
+    members = [scene.room.checkpoint(sid) for sid in scene.room.members]
     record = scene.room.checkpoint("")
     assert record is not None
     return Inherited(

@@ -11,159 +11,43 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from typing import assert_never, cast
 
-from google.protobuf.message import DecodeError, Message
 from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
 
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
+from sfu.core import room_calls
 from sfu.core.member import Member, Tombstone
-from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
+from sfu.core.room_events import (
+    FROZEN,
+    NO_ROOM,
+    AnswerApi,
+    ApiCalled,
+    ApiError,
+    Checkpoint,
+    Closed,
+    Closing,
+    Effect,
+    Event,
+    FactArrived,
+    Frozen,
+    GiveOrder,
+    Inherited,
+    NodeLost,
+    Publish,
+    RoomSettings,
+    Thawed,
+    Ticked,
+)
 
-# ------------------------------------------------------------------------------------------ events
-
-
-@dataclass(frozen=True, slots=True)
-class FactArrived:
-    """A session on `node_id` says what happened."""
-
-    node_id: str
-    fact: room_pb2.Fact
-
-
-@dataclass(frozen=True, slots=True)
-class NodeLost:
-    """The sessions on this node are gone, or no longer agree with the Room: they will join anew."""
-
-    node_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class ApiCalled:
-    """A livekit.RoomService call on this room, authenticated and allowed by signaling."""
-
-    call_id: int
-    method: str
-    request: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Frozen:
-    """The lease may be somebody else's: what is here goes on, but nothing is decided until `Thawed`."""
-
-
-@dataclass(frozen=True, slots=True)
-class Thawed:
-    """The lease is certain again."""
-
-
-@dataclass(frozen=True, slots=True)
-class Ticked:
-    """Time passed: due at `next_timeout` at the latest."""
-
-
-@dataclass(frozen=True, slots=True)
-class Closing:
-    """The room ends here and now; `reason` (livekit.DisconnectReason) is what everybody in it is told.
-
-    With `lives_on` it does not end for the world: they are to join anew at once, on another node, the
-    lease and the records stay for the next home, and that tells what became of the members.
-    """
-
-    reason: int
-    lives_on: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Inherited:
-    """What an earlier home left of this room; before anything else. Its members are gone for good."""
-
-    room: checkpoint_pb2.RoomCheckpoint
-    participants: tuple[checkpoint_pb2.ParticipantCheckpoint, ...]
-
-
-Event = Inherited | FactArrived | NodeLost | ApiCalled | Frozen | Thawed | Ticked | Closing
-
-# ----------------------------------------------------------------------------------------- effects
-
-
-@dataclass(frozen=True, slots=True)
-class GiveOrder:
-    """The same order for each of these nodes, in the order of effects."""
-
-    node_ids: tuple[str, ...]
-    order: room_pb2.Order
-
-
-@dataclass(frozen=True, slots=True)
-class Publish:
-    """A fact for the EVENTS stream."""
-
-    event: events_pb2.RoomEvent
-
-
-@dataclass(frozen=True, slots=True)
-class AnswerApi:
-    """`response` is the public response message; with an error, `error_code` is a Twirp code."""
-
-    call_id: int
-    response: bytes = b""
-    error_code: str = ""
-    error_message: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Checkpoint:
-    """These records (participant sids; "": the room) changed or are gone: see `Room.checkpoint`."""
-
-    participant_sids: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Closed:
-    """The room is over here: nothing follows. The lease may be released, unless another has or is to get it."""
-
-    keeps_lease: bool = False
-
-
-Effect = GiveOrder | Publish | AnswerApi | Checkpoint | Closed
-
-
-@dataclass(frozen=True, slots=True)
-class RoomSettings:
-    """Limits and defaults of rooms. Timeouts in seconds."""
-
-    empty_timeout: int = 300
-    departure_timeout: int = 20
-    max_participants: int = 0
-    profile_limits: ProfileLimits = DEFAULT_LIMITS
-    is_remote_unmute_enabled: bool = False
-    enabled_codecs: tuple[str, ...] = ()
-    tombstone_lifetime: float = 60.0
-
-
-class ApiError(Exception):
-    """A RoomService call that cannot be done; `code` is a Twirp code."""
-
-    def __init__(self, code: str, message: str) -> None:
-        super().__init__(message)
-        self.code = code
-        self.message = message
-
-
-NO_ROOM = "requested room does not exist"
-FROZEN = "the room's lease could not be renewed; try again"
-READS = ("ListRooms", "ListParticipants", "GetParticipant")
 WINDOW_PER_RECEIVER = 0.0002  # seconds that updates are gathered, for each who gets them ...
 WINDOW_MIN = 0.02
 WINDOW_MAX = 0.5  # ... within these bounds
 COUNTER_INTERVAL = 5.0  # seconds between updates of the room's counters
 NONCES_REMEMBERED = 100
-NONCE_BYTES = 16
 EVENT_SCHEMA = 1
 CHECKPOINT_SCHEMA = 1
 DUPLICATE_AWARE_PROTOCOL = 12  # from here on, clients see a replaced session by its new sid
@@ -188,11 +72,11 @@ class Room:
     ) -> None:
         self.name = name
         self.epoch = epoch
-        self._settings = settings
+        self.settings = settings
         self._new_event_id = new_event_id
         self._configuration = configuration
         self._sif_trailer = sif_trailer
-        self._info = lk.Room(
+        self.info = lk.Room(
             sid=sid,
             name=name,
             empty_timeout=settings.empty_timeout,
@@ -203,18 +87,18 @@ class Room:
             turn_password=turn_password,
             enabled_codecs=[lk.Codec(mime=mime) for mime in settings.enabled_codecs],
         )
-        self._is_started = False
+        self.is_started = False
         self._is_closed = False
         self._is_frozen = False
         self._is_superseded = False
         self._lives_on = False
-        self._members: dict[str, Member] = {}  # by sid
+        self.members: dict[str, Member] = {}  # by sid
         self._sids: dict[str, str] = {}  # identity -> sid
         self._participants = self._publishers = self._recorders = 0  # of the members
-        self._node_ids: dict[str, None] = {}  # nodes with a copy of the track directory, in order
+        self.node_ids: dict[str, None] = {}  # nodes with a copy of the track directory, in order
         self._sequence = 0
         self._tombstones: deque[Tombstone] = deque()
-        self._nonces: deque[bytes] = deque(maxlen=NONCES_REMEMBERED)
+        self.nonces: deque[bytes] = deque(maxlen=NONCES_REMEMBERED)
         # updates not shown yet
         self._departed: list[bytes] = []
         self._changed: dict[str, None] = {}
@@ -232,7 +116,11 @@ class Room:
 
     @property
     def sid(self) -> str:
-        return self._info.sid
+        return self.info.sid
+
+    def touch(self) -> None:
+        """What the record of the room says has changed."""
+        self._touched[""] = None
 
     @property
     def is_closed(self) -> bool:
@@ -246,7 +134,7 @@ class Room:
     @property
     def participant_count(self) -> int:
         """Members of every kind, for the node's load."""
-        return len(self._members)
+        return len(self.members)
 
     def next_timeout(self) -> float | None:
         """When `Ticked` is due, on the clock of `now`."""
@@ -274,7 +162,8 @@ class Room:
             case NodeLost(node_id):
                 self._on_node_lost(node_id)
             case ApiCalled():
-                self._on_api(event)
+                answer = room_calls.answer(self, event)
+                self._effects.append(answer)
             case Frozen():
                 self._is_frozen = True
             case Thawed():
@@ -282,7 +171,7 @@ class Room:
             case Ticked():
                 self._on_tick()
             case Closing(reason, lives_on):
-                self._close(reason, lives_on=lives_on)
+                self.close(reason, lives_on=lives_on)
             case _:
                 assert_never(event)
         self._say_touched()
@@ -298,11 +187,11 @@ class Room:
                 epoch=self.epoch,
                 room=self._room_bytes(),
                 sif_trailer=self._sif_trailer,
-                is_started=self._is_started,
+                is_started=self.is_started,
                 had_participant=self._had_participant,
             )
             return record.SerializeToString()
-        member = self._members.get(participant_sid)
+        member = self.members.get(participant_sid)
         if member is None:
             return None
         return checkpoint_pb2.ParticipantCheckpoint(
@@ -318,12 +207,12 @@ class Room:
             self._touched = {}
 
     def _inherit(self, left: Inherited) -> None:
-        self._info = lk.Room.FromString(left.room.room)
+        self.info = lk.Room.FromString(left.room.room)
         self._sif_trailer = left.room.sif_trailer or self._sif_trailer
-        self._is_started = left.room.is_started
+        self.is_started = left.room.is_started
         self._had_participant = left.room.had_participant
         self._empty_since = self._now  # time for its members to come back
-        self._touched[""] = None
+        self.touch()
         for record in left.participants:
             info = lk.ParticipantInfo.FromString(record.participant)
             gone = Member(node_id=record.node_id, info=info, protocol_version=0)
@@ -342,7 +231,7 @@ class Room:
         if fact.WhichOneof("fact") == "join_requested":
             self._join(node_id, sid, fact.join_requested)
             return
-        member = self._members.get(sid)
+        member = self.members.get(sid)
         if member is None or member.node_id != node_id:
             return  # departed meanwhile: the session has its End, or is about to get it
         match fact.WhichOneof("fact"):
@@ -358,37 +247,37 @@ class Room:
                 permission = fact.subscription_permission_changed.permission
                 self._restrict(member, rtc.SubscriptionPermission.FromString(permission))
             case "left":
-                self._depart(member, fact.left.reason)
+                self.depart(member, fact.left.reason)
             case "resume_requested":
                 self._resume(member, fact.resume_requested.tombstones_since_ms)
             case _:
                 pass  # a newer node's fact, which this Room does not know
 
     def _join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> None:
-        if sid in self._members:
+        if sid in self.members:
             return
         # A member whose client begins anew adds nobody: it would be locked out of its own call.
         if self._is_frozen and request.identity not in self._sids:
             refuse = room_pb2.Refuse(code="unavailable", message=FROZEN)
-            self._order([node_id], room_pb2.Order(participant_sid=sid, refuse=refuse))
+            self.order([node_id], room_pb2.Order(participant_sid=sid, refuse=refuse))
             return
         member = Member.of(node_id, sid, request)
-        if not self._is_started:
-            self._start(api.RoomConfiguration.FromString(request.room_configuration))
-        replaced = self._members.get(self._sids.get(request.identity, ""))
+        if not self.is_started:
+            self.start(api.RoomConfiguration.FromString(request.room_configuration))
+        replaced = self.members.get(self._sids.get(request.identity, ""))
         refusal = self._refusal(member, replaced)
         if refusal is not None:
-            self._order(
+            self.order(
                 [node_id], room_pb2.Order(participant_sid=sid, refuse=room_pb2.Refuse(**refusal))
             )
             return
         if replaced is not None:
-            self._end(replaced, lk.DUPLICATE_IDENTITY)
-            self._depart(replaced, lk.DUPLICATE_IDENTITY)
+            self.end(replaced, lk.DUPLICATE_IDENTITY)
+            self.depart(replaced, lk.DUPLICATE_IDENTITY)
         elif self._departed:
             self._show_changes()  # an older session of this identity may be among them
 
-        self._members[sid] = member
+        self.members[sid] = member
         self._sids[member.identity] = sid
         self._tally(member, 1)
         self._touched[sid] = None
@@ -396,7 +285,7 @@ class Room:
             self._note_participant()
             self._empty_since = None
         self._show_directory(node_id)
-        others = [m for m in self._members.values() if m is not member and not m.is_hidden]
+        others = [m for m in self.members.values() if m is not member and not m.is_hidden]
         for other in others:
             other.is_announced = True
         admit = room_pb2.Admit(
@@ -405,24 +294,24 @@ class Room:
             others=[m.bytes() for m in others],
             sif_trailer=self._sif_trailer,
         )
-        self._order([node_id], room_pb2.Order(participant_sid=sid, admit=admit))
+        self.order([node_id], room_pb2.Order(participant_sid=sid, admit=admit))
         member.info.state = lk.ParticipantInfo.JOINED
         self._show(member, at_once=replaced is not None)
         self._count()
 
     def _show_directory(self, node_id: str) -> None:
         """A node's first session brings it the track directory; then it gets the changes."""
-        if node_id in self._node_ids:
+        if node_id in self.node_ids:
             return
-        self._node_ids[node_id] = None
-        for publisher in self._members.values():
+        self.node_ids[node_id] = None
+        for publisher in self.members.values():
             for track in publisher.tracks.values():
-                self._order([node_id], self._listing(publisher, track))
+                self.order([node_id], self._listing(publisher, track))
 
     def _refusal(self, member: Member, replaced: Member | None) -> dict[str, str] | None:
         if not member.identity:
             return {"code": "invalid_argument", "message": "identity must not be empty"}
-        limit = self._info.max_participants
+        limit = self.info.max_participants
         counted = self._participants
         if replaced is not None and not replaced.is_dependent:
             counted -= 1
@@ -449,7 +338,7 @@ class Room:
             member.info.is_publisher = True
             self._publishers += 1
         self._show(member, at_once=True)
-        self._order(self._node_ids, self._listing(member, track))
+        self.order(self.node_ids, self._listing(member, track))
         if is_new:
             self._publish_track("track_published", member, track)
             self._count()
@@ -463,7 +352,7 @@ class Room:
 
     def _delist(self, member: Member, track: lk.TrackInfo) -> None:
         delist = room_pb2.DelistTrack(publisher_sid=member.sid, track_sid=track.sid)
-        self._order(self._node_ids, room_pb2.Order(delist_track=delist))
+        self.order(self.node_ids, room_pb2.Order(delist_track=delist))
         self._publish_track("track_unpublished", member, track)
 
     def _answer_profile_change(
@@ -475,7 +364,7 @@ class Room:
             answer.message = "does not have permission to update own metadata"
         else:
             try:
-                self._change_profile(member, request.name, request.metadata, request.attributes)
+                self.change_profile(member, request.name, request.metadata, request.attributes)
             except ApiError as error:
                 answer.reason = rtc.RequestResponse.LIMIT_EXCEEDED
                 answer.message = error.message
@@ -484,22 +373,22 @@ class Room:
                 self._show(member, at_once=True)
         answer.participant = member.bytes()
         order = room_pb2.Order(participant_sid=member.sid, answer_profile_change=answer)
-        self._order([member.node_id], order)
+        self.order([member.node_id], order)
 
     def _restrict(self, member: Member, permission: rtc.SubscriptionPermission) -> None:
         for row in permission.track_permissions:
             if not row.participant_identity:
-                publisher = self._members.get(row.participant_sid)
+                publisher = self.members.get(row.participant_sid)
                 if publisher is None:
                     return  # names nobody: the whole message is void
                 row.participant_identity = publisher.identity
         member.subscription_permission = permission
         for track in member.tracks.values():
-            self._order(self._node_ids, self._listing(member, track))
+            self.order(self.node_ids, self._listing(member, track))
 
     def _resume(self, member: Member, since_ms: int) -> None:
         self._forget_tombstones()
-        shown = [m for m in self._members.values() if not m.is_hidden or m is member]
+        shown = [m for m in self.members.values() if not m.is_hidden or m is member]
         for other in shown:
             other.is_announced = True
         resumed = room_pb2.Resumed(
@@ -507,12 +396,12 @@ class Room:
             participants=[m.bytes() for m in shown],
             departed=[t.info for t in self._tombstones if t.wall_ms >= since_ms],
         )
-        self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, resumed=resumed))
+        self.order([member.node_id], room_pb2.Order(participant_sid=member.sid, resumed=resumed))
 
-    def _depart(self, member: Member, reason: int) -> None:
+    def depart(self, member: Member, reason: int) -> None:
         for track_sid in list(member.tracks):
             self._delist(member, member.tracks.pop(track_sid))
-        del self._members[member.sid]
+        del self.members[member.sid]
         self._tally(member, -1)
         self._sids.pop(member.identity, None)
         self._changed.pop(member.sid, None)
@@ -523,7 +412,7 @@ class Room:
             self._show_departure(member, is_replaced=reason == lk.DUPLICATE_IDENTITY)
         if self._participants == 0 and self._empty_since is None:
             self._empty_since = self._now
-        self._show_room()
+        self.show_room()
         self._publish_departure(member, was_active=was_active)
 
     def _show_departure(self, member: Member, *, is_replaced: bool) -> None:
@@ -531,12 +420,12 @@ class Room:
         self._tombstones.append(Tombstone(self._now, self._wall_ms, member.bytes()))
         if is_replaced:
             older: dict[str, list[str]] = {}
-            for other in self._members.values():
+            for other in self.members.values():
                 if other.protocol_version < DUPLICATE_AWARE_PROTOCOL:
                     older.setdefault(other.node_id, []).append(other.sid)
             for node_id, sids in older.items():
                 show = room_pb2.ShowParticipants(participants=[member.bytes()], to=sids)
-                self._order([node_id], room_pb2.Order(show_participants=show))
+                self.order([node_id], room_pb2.Order(show_participants=show))
             return
         self._departed.append(member.bytes())
         if member.info.is_publisher:
@@ -545,9 +434,9 @@ class Room:
             self._show_later()
 
     def _on_node_lost(self, node_id: str) -> None:
-        self._node_ids.pop(node_id, None)
-        for member in [m for m in self._members.values() if m.node_id == node_id]:
-            self._depart(member, lk.STATE_MISMATCH)
+        self.node_ids.pop(node_id, None)
+        for member in [m for m in self.members.values() if m.node_id == node_id]:
+            self.depart(member, lk.STATE_MISMATCH)
 
     # ----------------------------------------------------------------------------- what others see
 
@@ -565,14 +454,14 @@ class Room:
 
     def _show_later(self) -> None:
         if self._update_at is None:
-            window = min(max(len(self._members) * WINDOW_PER_RECEIVER, WINDOW_MIN), WINDOW_MAX)
+            window = min(max(len(self.members) * WINDOW_PER_RECEIVER, WINDOW_MIN), WINDOW_MAX)
             self._update_at = self._now + window
 
     def _show_changes(self) -> None:
         """What was gathered, in one update. Departures first: no old session follows a newer."""
         self._update_at = None
         departed, self._departed = self._departed, []
-        changed = [self._members[sid] for sid in self._changed]
+        changed = [self.members[sid] for sid in self._changed]
         self._changed = {}
         self._show_members(changed, departed)
 
@@ -581,13 +470,13 @@ class Room:
         for member in members:
             if member.is_hidden:
                 own = room_pb2.ShowParticipants(participants=[member.bytes()], to=[member.sid])
-                self._order([member.node_id], room_pb2.Order(show_participants=own))
+                self.order([member.node_id], room_pb2.Order(show_participants=own))
             else:
                 member.is_announced = True
                 shown.append(member.bytes())
         if shown:
             show = room_pb2.ShowParticipants(participants=shown)
-            self._order(self._node_ids, room_pb2.Order(show_participants=show))
+            self.order(self.node_ids, room_pb2.Order(show_participants=show))
 
     def _listing(self, publisher: Member, track: lk.TrackInfo) -> room_pb2.Order:
         allowed = publisher.allowed_identities(track.sid)
@@ -605,23 +494,23 @@ class Room:
     def _count(self) -> None:
         """Counters may have changed: recording is shown at once, others within an interval."""
         if (self._recorders > 0) != self._is_recording_shown:
-            self._show_room()
+            self.show_room()
         elif self._room_at is None:
             self._room_at = self._now + COUNTER_INTERVAL
 
-    def _show_room(self) -> None:
+    def show_room(self) -> None:
         self._room_at = None
         self._is_recording_shown = self._recorders > 0
         room = self._room_bytes()
         if room != self._shown_room:
             self._shown_room = room
-            self._order(self._node_ids, room_pb2.Order(show_room=room_pb2.ShowRoom(room=room)))
+            self.order(self.node_ids, room_pb2.Order(show_room=room_pb2.ShowRoom(room=room)))
 
     def _room_bytes(self) -> bytes:
-        self._info.num_participants = self._participants
-        self._info.num_publishers = self._publishers
-        self._info.active_recording = self._recorders > 0
-        return self._info.SerializeToString()
+        self.info.num_participants = self._participants
+        self.info.num_publishers = self._publishers
+        self.info.active_recording = self._recorders > 0
+        return self.info.SerializeToString()
 
     def _tally(self, member: Member, step: int) -> None:
         self._participants += step * (not member.is_dependent)
@@ -629,61 +518,61 @@ class Room:
         self._publishers += step * member.info.is_publisher
 
     def _forget_tombstones(self) -> None:
-        limit = self._now - self._settings.tombstone_lifetime
+        limit = self._now - self.settings.tombstone_lifetime
         while self._tombstones and self._tombstones[0].at < limit:
             self._tombstones.popleft()
 
     # ------------------------------------------------------------------------------- life and time
 
-    def _start(self, configuration: api.RoomConfiguration) -> None:
-        self._is_started = True
+    def start(self, configuration: api.RoomConfiguration) -> None:
+        self.is_started = True
         chosen = configuration if self._configuration is None else self._configuration
-        self._info.empty_timeout = chosen.empty_timeout or self._info.empty_timeout
-        self._info.departure_timeout = chosen.departure_timeout or self._info.departure_timeout
-        self._info.max_participants = chosen.max_participants or self._info.max_participants
-        self._info.metadata = chosen.metadata
-        self._touched[""] = None
+        self.info.empty_timeout = chosen.empty_timeout or self.info.empty_timeout
+        self.info.departure_timeout = chosen.departure_timeout or self.info.departure_timeout
+        self.info.max_participants = chosen.max_participants or self.info.max_participants
+        self.info.metadata = chosen.metadata
+        self.touch()
         self._publish("room_started")
 
     def _expires_at(self) -> float | None:
         if self._empty_since is None or self._is_frozen:
             return None
         if self._had_participant:
-            return self._empty_since + self._info.departure_timeout
-        return self._empty_since + self._info.empty_timeout
+            return self._empty_since + self.info.departure_timeout
+        return self._empty_since + self.info.empty_timeout
 
     def _on_tick(self) -> None:
         if self._update_at is not None and self._now >= self._update_at:
             self._show_changes()
         if self._room_at is not None and self._now >= self._room_at:
-            self._show_room()
+            self.show_room()
         expires_at = self._expires_at()
         if expires_at is not None and self._now >= expires_at:
-            self._close(lk.ROOM_CLOSED)
+            self.close(lk.ROOM_CLOSED)
 
     def _leave(self, reason: int) -> None:
         """The next home goes on with the records as they are: members stay in them, and nothing is told."""
-        for member in self._members.values():
-            self._end(member, reason, rejoin=True)
+        for member in self.members.values():
+            self.end(member, reason, rejoin=True)
         self._is_closed = self._lives_on = True
         self._effects.append(Closed(keeps_lease=True))
 
-    def _close(self, reason: int, *, lives_on: bool = False) -> None:
+    def close(self, reason: int, *, lives_on: bool = False) -> None:
         if lives_on:
             self._leave(reason)
             return
         if reason == lk.STATE_MISMATCH:
             self._is_superseded = True
-        for member in list(self._members.values()):
-            self._end(member, reason)
+        for member in list(self.members.values()):
+            self.end(member, reason)
         # Nobody is left to be told of the others' departure.
-        self._departed, self._changed, self._node_ids = [], {}, {}
-        for member in list(self._members.values()):
-            self._depart(member, reason)
+        self._departed, self._changed, self.node_ids = [], {}, {}
+        for member in list(self.members.values()):
+            self.depart(member, reason)
         self._is_closed = True
-        if self._is_started:
+        if self.is_started:
             self._publish("room_finished")
-        self._touched[""] = None
+        self.touch()
         self._say_touched()
         self._effects.append(Closed(keeps_lease=self._is_superseded))
 
@@ -695,18 +584,18 @@ class Room:
             case FactArrived(node_id, fact) if fact.WhichOneof("fact") == "join_requested":
                 refuse = room_pb2.Refuse(code="unavailable", message="the room is closing")
                 order = room_pb2.Order(participant_sid=fact.participant_sid, refuse=refuse)
-                self._order([node_id], order)
+                self.order([node_id], order)
             case _:
                 pass
 
-    def _end(self, member: Member, reason: int, *, rejoin: bool = False) -> None:
+    def end(self, member: Member, reason: int, *, rejoin: bool = False) -> None:
         action = rtc.LeaveRequest.DISCONNECT
         if rejoin or reason == lk.STATE_MISMATCH:  # the room lives on elsewhere: join it anew
             action = rtc.LeaveRequest.RECONNECT
         end = room_pb2.End(reason=reason, action=action)
-        self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, end=end))
+        self.order([member.node_id], room_pb2.Order(participant_sid=member.sid, end=end))
 
-    def _order(self, node_ids: Iterable[str], order: room_pb2.Order) -> None:
+    def order(self, node_ids: Iterable[str], order: room_pb2.Order) -> None:
         targets = tuple(node_ids)
         if targets:
             self._effects.append(GiveOrder(targets, order))
@@ -748,130 +637,32 @@ class Room:
             track=track.SerializeToString(),
         )
 
-    # ----------------------------------------------------------------------------------- API calls
+    # --------------------------------------------------------------- what a call or a client changes
 
-    def _on_api(self, call: ApiCalled) -> None:
-        try:
-            response = self._call(call.method, call.request)
-        except ApiError as error:
-            self._effects.append(AnswerApi(call.call_id, b"", error.code, error.message))
-        except DecodeError:
-            message = f"the protobuf request of {call.method} could not be decoded"
-            self._effects.append(AnswerApi(call.call_id, b"", "malformed", message))
-        else:
-            # DeleteRoom has said Closed by now: its answer comes after all that it caused.
-            self._effects.append(AnswerApi(call.call_id, response.SerializeToString()))
-
-    def _call(self, method: str, request: bytes) -> Message:
-        if self._is_frozen and method not in READS:
-            raise ApiError("unavailable", FROZEN)
-        if method == "CreateRoom":
-            return self._create_room(api.CreateRoomRequest.FromString(request))
-        if not self._is_started:
-            self._start(api.RoomConfiguration())
-        calls: dict[str, Callable[[], Message]] = {
-            "ListRooms": lambda: api.ListRoomsResponse(rooms=[self._room_now()]),
-            "DeleteRoom": self._delete_room,
-            "UpdateRoomMetadata": lambda: self._update_room(
-                api.UpdateRoomMetadataRequest.FromString(request)
-            ),
-            "ListParticipants": lambda: api.ListParticipantsResponse(
-                participants=[self._info_now(m) for m in self._members.values()]
-            ),
-            "GetParticipant": lambda: self._info_now(
-                self._member(api.RoomParticipantIdentity.FromString(request).identity)
-            ),
-            "RemoveParticipant": lambda: self._remove_participant(
-                api.RoomParticipantIdentity.FromString(request)
-            ),
-            "UpdateParticipant": lambda: self._update_participant(
-                api.UpdateParticipantRequest.FromString(request)
-            ),
-            "MutePublishedTrack": lambda: self._mute(api.MuteRoomTrackRequest.FromString(request)),
-            "UpdateSubscriptions": lambda: self._subscribe(
-                api.UpdateSubscriptionsRequest.FromString(request)
-            ),
-            "SendData": lambda: self._send_data(api.SendDataRequest.FromString(request)),
-        }
-        call = calls.get(method)
-        if call is None:
-            raise ApiError("unimplemented", f"{method} is not implemented")
-        return call()
-
-    def _delete_room(self) -> api.DeleteRoomResponse:
-        self._close(lk.ROOM_DELETED)
-        return api.DeleteRoomResponse()
-
-    def _update_room(self, request: api.UpdateRoomMetadataRequest) -> lk.Room:
-        self._check_profile(metadata=request.metadata)
-        self._info.metadata = request.metadata
-        self._touched[""] = None
-        self._show_room()
-        return self._room_now()
-
-    def _remove_participant(
-        self, request: api.RoomParticipantIdentity
-    ) -> api.RemoveParticipantResponse:
-        member = self._member(request.identity)
-        self._end(member, lk.PARTICIPANT_REMOVED)
-        self._depart(member, lk.PARTICIPANT_REMOVED)
-        return api.RemoveParticipantResponse()
-
-    def _create_room(self, request: api.CreateRoomRequest) -> lk.Room:
-        if not self._is_started:
-            try:
-                self._check_profile(name=request.name, metadata=request.metadata)
-            except ApiError:
-                self._close(lk.ROOM_CLOSED)  # never started: nobody hears of it
-                raise
-            self._start(
-                api.RoomConfiguration(
-                    empty_timeout=request.empty_timeout,
-                    departure_timeout=request.departure_timeout,
-                    max_participants=request.max_participants,
-                    metadata=request.metadata,
-                )
-            )
-        return self._room_now()
-
-    def _mute(self, request: api.MuteRoomTrackRequest) -> api.MuteRoomTrackResponse:
-        member = self._member(request.identity)
-        if not request.muted and not self._settings.is_remote_unmute_enabled:
-            raise ApiError("failed_precondition", "remote unmute not enabled")
-        track = member.tracks.get(request.track_sid)
-        if track is None:
-            return api.MuteRoomTrackResponse()
-        # The session mutes first and tells its publisher; its TrackChanged then shows it to all.
-        mute = room_pb2.MuteTrack(track_sid=track.sid, muted=request.muted)
-        self._order([member.node_id], room_pb2.Order(participant_sid=member.sid, mute_track=mute))
-        answer = api.MuteRoomTrackResponse(track=track)
-        answer.track.muted = request.muted
-        return answer
-
-    def _update_participant(self, request: api.UpdateParticipantRequest) -> lk.ParticipantInfo:
-        member = self._member(request.identity)
+    def change_permission(
+        self, member: Member, permission: lk.ParticipantPermission | None
+    ) -> None:
+        """Take over a new permission, None: the one it has, and tell everybody of the member as it is now."""
         was_hidden = member.is_hidden
-        self._change_profile(member, request.name, request.metadata, request.attributes)
-        if request.HasField("permission"):
+        if permission is not None:
             self._tally(member, -1)
-            member.info.permission.CopyFrom(request.permission)
+            member.info.permission.CopyFrom(permission)
             member.read_permission()
             self._tally(member, 1)
         member.info.version += 1
         member.serialized = None
         self._touched[member.sid] = None
-        permission = room_pb2.SetPermission(
+        set_permission = room_pb2.SetPermission(
             permission=member.info.permission.SerializeToString(), participant=member.bytes()
         )
-        order = room_pb2.Order(participant_sid=member.sid, set_permission=permission)
-        self._order([member.node_id], order)
+        order = room_pb2.Order(participant_sid=member.sid, set_permission=set_permission)
+        self.order([member.node_id], order)
         if was_hidden != member.is_hidden:
             self._change_visibility(member)
         self._changed.pop(member.sid, None)
         self._show_members([member])
         self._life_after_permission(member)
         self._count()
-        return self._info_now(member)
 
     def _change_visibility(self, member: Member) -> None:
         if member.is_hidden and member.is_announced:
@@ -879,20 +670,20 @@ class Room:
             gone.CopyFrom(member.info)
             del gone.tracks[:]
             gone.state = lk.ParticipantInfo.DISCONNECTED
-            for node_id in self._node_ids:
+            for node_id in self.node_ids:
                 show = room_pb2.ShowParticipants(participants=[gone.SerializeToString()])
                 if node_id == member.node_id:
                     show.ClearField("to")
                     getattr(show, "except").append(member.sid)
-                self._order([node_id], room_pb2.Order(show_participants=show))
+                self.order([node_id], room_pb2.Order(show_participants=show))
             member.is_announced = False
         for track in member.tracks.values():
-            self._order(self._node_ids, self._listing(member, track))
+            self.order(self.node_ids, self._listing(member, track))
 
     def _note_participant(self) -> None:
         if not self._had_participant:
             self._had_participant = True
-            self._touched[""] = None
+            self.touch()
 
     def _life_after_permission(self, member: Member) -> None:
         """A change of `recorder` or `agent` may empty the room, or fill it."""
@@ -902,59 +693,19 @@ class Room:
         elif self._empty_since is None:
             self._empty_since = self._now
 
-    def _subscribe(
-        self, request: api.UpdateSubscriptionsRequest
-    ) -> api.UpdateSubscriptionsResponse:
-        member = self._member(request.identity)
-        update = rtc.UpdateSubscription(
-            track_sids=request.track_sids,
-            subscribe=request.subscribe,
-            participant_tracks=request.participant_tracks,
-        )
-        change = room_pb2.ChangeSubscriptions(update=update.SerializeToString())
-        order = room_pb2.Order(participant_sid=member.sid, change_subscriptions=change)
-        self._order([member.node_id], order)
-        return api.UpdateSubscriptionsResponse()
-
-    def _send_data(self, request: api.SendDataRequest) -> api.SendDataResponse:
-        if len(request.nonce) not in (0, NONCE_BYTES):
-            message = f"nonce must be empty or {NONCE_BYTES} bytes, not {len(request.nonce)}"
-            raise ApiError("invalid_argument", message)
-        if request.nonce:
-            if request.nonce in self._nonces:
-                return api.SendDataResponse()
-            self._nonces.append(request.nonce)
-        named = [m.identity for s in request.destination_sids if (m := self._members.get(s))]
-        destinations = list(dict.fromkeys([*request.destination_identities, *named]))
-        has_destinations = bool(request.destination_identities or request.destination_sids)
-        user = lk.UserPacket(
-            payload=request.data, destination_identities=destinations, nonce=request.nonce
-        )
-        if request.HasField("topic"):
-            user.topic = request.topic
-        packet = lk.DataPacket(kind=request.kind, destination_identities=destinations, user=user)
-        data = room_pb2.DeliverData(
-            packet=packet.SerializeToString(),
-            reliable=request.kind == lk.DataPacket.RELIABLE,
-            destination_identities=destinations,
-        )
-        if destinations or not has_destinations:
-            self._order(self._node_ids, room_pb2.Order(deliver_data=data))
-        return api.SendDataResponse()
-
-    def _member(self, identity: str) -> Member:
-        member = self._members.get(self._sids.get(identity, ""))
+    def member(self, identity: str) -> Member:
+        member = self.members.get(self._sids.get(identity, ""))
         if member is None:
             raise ApiError("not_found", "participant does not exist")
         return member
 
-    def _change_profile(
+    def change_profile(
         self, member: Member, name: str, metadata: str, attributes: Mapping[str, str]
     ) -> None:
         """An empty name or metadata changes nothing; an empty attribute value deletes its key."""
         merged = {**member.info.attributes, **attributes}
         merged = {key: value for key, value in merged.items() if value}
-        self._check_profile(name=name, metadata=metadata, attributes=merged)
+        self.check_profile(name=name, metadata=metadata, attributes=merged)
         if name:
             member.info.name = name
         if metadata:
@@ -963,18 +714,18 @@ class Room:
             member.info.attributes.clear()
             member.info.attributes.update(merged)
 
-    def _check_profile(
+    def check_profile(
         self, *, name: str = "", metadata: str = "", attributes: Mapping[str, str] | None = None
     ) -> None:
-        limits = self._settings.profile_limits
+        limits = self.settings.profile_limits
         excess = limits.excess(name=name, metadata=metadata, attributes=attributes)
         if excess is not None:
             raise ApiError("invalid_argument", excess)
 
-    def _room_now(self) -> lk.Room:
+    def room_now(self) -> lk.Room:
         return lk.Room.FromString(self._room_bytes())
 
-    def _info_now(self, member: Member) -> lk.ParticipantInfo:
+    def info_now(self, member: Member) -> lk.ParticipantInfo:
         return lk.ParticipantInfo.FromString(member.bytes())
 
 

@@ -1,0 +1,193 @@
+"""RoomService on one room: one function for each method, all of the same signature.
+
+Each reads the request, checks it, and calls the Room; a bad request raises `ApiError` and changes
+nothing. Who may call what is not asked here: signaling did (`signaling.core.grants`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from google.protobuf.message import DecodeError, Message
+from livekit.protocol import models as lk
+from livekit.protocol import room as api
+from livekit.protocol import rtc
+
+from contracts.room.v1 import room_pb2
+from sfu.core.room_events import FROZEN, AnswerApi, ApiCalled, ApiError
+
+if TYPE_CHECKING:
+    from sfu.core.room import Room
+
+READS = ("ListRooms", "ListParticipants", "GetParticipant")
+NONCE_BYTES = 16
+
+
+def answer(room: Room, call: ApiCalled) -> AnswerApi:
+    """Do the call. Its answer comes after all that it caused, DeleteRoom's after `Closed`."""
+    try:
+        response = _dispatch(room, call.method, call.request)
+    except ApiError as error:
+        return AnswerApi(call.call_id, b"", error.code, error.message)
+    except DecodeError:
+        message = f"the protobuf request of {call.method} could not be decoded"
+        return AnswerApi(call.call_id, b"", "malformed", message)
+    return AnswerApi(call.call_id, response.SerializeToString())
+
+
+def _dispatch(room: Room, method: str, request: bytes) -> Message:
+    if room.is_frozen and method not in READS:
+        raise ApiError("unavailable", FROZEN)
+    function = METHODS.get(method)
+    if function is None:
+        raise ApiError("unimplemented", f"{method} is not implemented")
+    if not room.is_started and method != "CreateRoom":
+        room.start(api.RoomConfiguration())
+    return function(room, request)
+
+
+def create_room(room: Room, serialized: bytes) -> lk.Room:
+    """The room is here by now; what it is like is decided once."""
+    request = api.CreateRoomRequest.FromString(serialized)
+    if not room.is_started:
+        try:
+            room.check_profile(name=request.name, metadata=request.metadata)
+        except ApiError:
+            room.close(lk.ROOM_CLOSED)  # never started: nobody hears of it
+            raise
+        room.start(
+            api.RoomConfiguration(
+                empty_timeout=request.empty_timeout,
+                departure_timeout=request.departure_timeout,
+                max_participants=request.max_participants,
+                metadata=request.metadata,
+            )
+        )
+    return room.room_now()
+
+
+def list_rooms(room: Room, _: bytes) -> api.ListRoomsResponse:
+    """This room alone; the node puts the answers together."""
+    return api.ListRoomsResponse(rooms=[room.room_now()])
+
+
+def delete_room(room: Room, _: bytes) -> api.DeleteRoomResponse:
+    """Everybody is told ROOM_DELETED."""
+    room.close(lk.ROOM_DELETED)
+    return api.DeleteRoomResponse()
+
+
+def update_room_metadata(room: Room, serialized: bytes) -> lk.Room:
+    """An empty text takes the metadata away."""
+    request = api.UpdateRoomMetadataRequest.FromString(serialized)
+    room.check_profile(metadata=request.metadata)
+    room.info.metadata = request.metadata
+    room.touch()
+    room.show_room()
+    return room.room_now()
+
+
+def list_participants(room: Room, _: bytes) -> api.ListParticipantsResponse:
+    """All of them, hidden ones and agents too."""
+    infos = [room.info_now(member) for member in room.members.values()]
+    return api.ListParticipantsResponse(participants=infos)
+
+
+def get_participant(room: Room, serialized: bytes) -> lk.ParticipantInfo:
+    """One of them."""
+    identity = api.RoomParticipantIdentity.FromString(serialized).identity
+    return room.info_now(room.member(identity))
+
+
+def remove_participant(room: Room, serialized: bytes) -> api.RemoveParticipantResponse:
+    """The participant is told PARTICIPANT_REMOVED; its token stays good."""
+    member = room.member(api.RoomParticipantIdentity.FromString(serialized).identity)
+    room.end(member, lk.PARTICIPANT_REMOVED)
+    room.depart(member, lk.PARTICIPANT_REMOVED)
+    return api.RemoveParticipantResponse()
+
+
+def update_participant(room: Room, serialized: bytes) -> lk.ParticipantInfo:
+    """`permission` replaces all permissions; what else is empty stays as it is."""
+    request = api.UpdateParticipantRequest.FromString(serialized)
+    member = room.member(request.identity)
+    room.change_profile(member, request.name, request.metadata, request.attributes)
+    permission = request.permission if request.HasField("permission") else None
+    room.change_permission(member, permission)
+    return room.info_now(member)
+
+
+def mute_published_track(room: Room, serialized: bytes) -> api.MuteRoomTrackResponse:
+    """The session mutes first and tells its publisher; its TrackChanged then shows it to all."""
+    request = api.MuteRoomTrackRequest.FromString(serialized)
+    member = room.member(request.identity)
+    if not request.muted and not room.settings.is_remote_unmute_enabled:
+        raise ApiError("failed_precondition", "remote unmute not enabled")
+    track = member.tracks.get(request.track_sid)
+    if track is None:
+        return api.MuteRoomTrackResponse()
+    mute = room_pb2.MuteTrack(track_sid=track.sid, muted=request.muted)
+    room.order([member.node_id], room_pb2.Order(participant_sid=member.sid, mute_track=mute))
+    response = api.MuteRoomTrackResponse(track=track)
+    response.track.muted = request.muted
+    return response
+
+
+def update_subscriptions(room: Room, serialized: bytes) -> api.UpdateSubscriptionsResponse:
+    """As if the participant had asked for it."""
+    request = api.UpdateSubscriptionsRequest.FromString(serialized)
+    member = room.member(request.identity)
+    update = rtc.UpdateSubscription(
+        track_sids=request.track_sids,
+        subscribe=request.subscribe,
+        participant_tracks=request.participant_tracks,
+    )
+    change = room_pb2.ChangeSubscriptions(update=update.SerializeToString())
+    order = room_pb2.Order(participant_sid=member.sid, change_subscriptions=change)
+    room.order([member.node_id], order)
+    return api.UpdateSubscriptionsResponse()
+
+
+def send_data(room: Room, serialized: bytes) -> api.SendDataResponse:
+    """From nobody, to all or to the named; a nonce seen before is answered and not sent again."""
+    request = api.SendDataRequest.FromString(serialized)
+    if len(request.nonce) not in (0, NONCE_BYTES):
+        message = f"nonce must be empty or {NONCE_BYTES} bytes, not {len(request.nonce)}"
+        raise ApiError("invalid_argument", message)
+    if request.nonce:
+        if request.nonce in room.nonces:
+            return api.SendDataResponse()
+        room.nonces.append(request.nonce)
+    named = [m.identity for s in request.destination_sids if (m := room.members.get(s))]
+    destinations = list(dict.fromkeys([*request.destination_identities, *named]))
+    has_destinations = bool(request.destination_identities or request.destination_sids)
+    user = lk.UserPacket(
+        payload=request.data, destination_identities=destinations, nonce=request.nonce
+    )
+    if request.HasField("topic"):
+        user.topic = request.topic
+    packet = lk.DataPacket(kind=request.kind, destination_identities=destinations, user=user)
+    data = room_pb2.DeliverData(
+        packet=packet.SerializeToString(),
+        reliable=request.kind == lk.DataPacket.RELIABLE,
+        destination_identities=destinations,
+    )
+    if destinations or not has_destinations:
+        room.order(room.node_ids, room_pb2.Order(deliver_data=data))
+    return api.SendDataResponse()
+
+
+METHODS: dict[str, Callable[[Room, bytes], Message]] = {
+    "CreateRoom": create_room,
+    "ListRooms": list_rooms,
+    "DeleteRoom": delete_room,
+    "UpdateRoomMetadata": update_room_metadata,
+    "ListParticipants": list_participants,
+    "GetParticipant": get_participant,
+    "RemoveParticipant": remove_participant,
+    "UpdateParticipant": update_participant,
+    "MutePublishedTrack": mute_published_track,
+    "UpdateSubscriptions": update_subscriptions,
+    "SendData": send_data,
+}
