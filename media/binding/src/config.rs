@@ -382,6 +382,10 @@ impl ReceiverConfig {
     }
 }
 
+/// Twelve bits of 10 ms each.
+const MAX_PLAYOUT_DELAY_MS: u16 = 40_950;
+const MAX_SIF_TRAILER: usize = 64;
+
 /// A track going out on one peer connection.
 #[pyclass(frozen, module = "mediacore._native")]
 pub(crate) struct SenderConfig(pub(crate) core::SenderConfig);
@@ -390,8 +394,10 @@ pub(crate) struct SenderConfig(pub(crate) core::SenderConfig);
 impl SenderConfig {
     #[new]
     #[pyo3(signature = (track, mid, ssrc, rtx_ssrc, cname, codecs, extensions = None, max_spatial_layer = 2,
-        max_temporal_layer = 3, paused = false), text_signature = "(track, mid, ssrc, rtx_ssrc, cname, codecs, \
-        extensions=..., max_spatial_layer=2, max_temporal_layer=3, paused=False)")]
+        max_temporal_layer = 3, paused = false, strip_trailer = false, sif_trailer = Vec::new(), playout_delay = None,
+        encode_red = false, priority = 0), text_signature = "(track, mid, ssrc, rtx_ssrc, cname, codecs, \
+        extensions=..., max_spatial_layer=2, max_temporal_layer=3, paused=False, strip_trailer=False, \
+        sif_trailer=b\"\", playout_delay=None, encode_red=False, priority=0)")]
     // As many as a sender has properties; Python calls it by name.
     #[allow(clippy::too_many_arguments)]
     fn new(
@@ -405,8 +411,23 @@ impl SenderConfig {
         max_spatial_layer: u8,
         max_temporal_layer: u8,
         paused: bool,
-    ) -> Self {
-        Self(core::SenderConfig {
+        strip_trailer: bool,
+        sif_trailer: Vec<u8>,
+        playout_delay: Option<(u16, u16)>,
+        encode_red: bool,
+        priority: u8,
+    ) -> PyResult<Self> {
+        if playout_delay.is_some_and(|(min, max)| min > max || max > MAX_PLAYOUT_DELAY_MS) {
+            return Err(PyValueError::new_err(format!(
+                "playout_delay is (min, max) in milliseconds, min at most max, max at most {MAX_PLAYOUT_DELAY_MS}"
+            )));
+        }
+        if sif_trailer.len() > MAX_SIF_TRAILER {
+            return Err(PyValueError::new_err(format!(
+                "sif_trailer is at most {MAX_SIF_TRAILER} bytes"
+            )));
+        }
+        Ok(Self(core::SenderConfig {
             track: core::TrackId(track),
             mid,
             ssrc,
@@ -417,7 +438,12 @@ impl SenderConfig {
             max_spatial_layer,
             max_temporal_layer,
             paused,
-        })
+            strip_trailer,
+            sif_trailer,
+            playout_delay,
+            encode_red,
+            priority,
+        }))
     }
 
     fn __repr__(&self) -> String {

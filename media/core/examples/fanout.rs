@@ -270,6 +270,11 @@ fn add_sender(pc: u64, sender: u64) -> Command {
         max_spatial_layer: 2,
         max_temporal_layer: 3,
         paused: false,
+        strip_trailer: false,
+        sif_trailer: Vec::new(),
+        playout_delay: None,
+        encode_red: false,
+        priority: 0,
     };
     Command::AddSender {
         pc: PcId(pc),

@@ -138,6 +138,16 @@ pub struct SenderConfig {
     pub max_temporal_layer: u8,
     /// Nothing is wished for.
     pub paused: bool,
+    /// Packet trailers (magic `LKTS`) are cut from the end of frames.
+    pub strip_trailer: bool,
+    /// Follows every frame made here, so that clients of an encrypted track know it; empty: the track is not encrypted.
+    pub sif_trailer: Vec<u8>,
+    /// Least and most playout delay told to the far side, in milliseconds, at most 40,950.
+    pub playout_delay: Option<(u16, u16)>,
+    /// Opus goes out as RED made here (RFC 2198), when the far side accepts both.
+    pub encode_red: bool,
+    /// Its share when bandwidth is short, 255 first; 0: by kind.
+    pub priority: u8,
 }
 
 /// A track made here, not received: the load test's publisher.

@@ -132,6 +132,11 @@ fn sender(track: TrackId, mid: &str, ssrc: u32) -> SenderConfig {
         max_spatial_layer: 2,
         max_temporal_layer: 3,
         paused: false,
+        strip_trailer: false,
+        sif_trailer: Vec::new(),
+        playout_delay: None,
+        encode_red: false,
+        priority: 0,
     }
 }
 

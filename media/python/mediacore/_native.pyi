@@ -132,6 +132,11 @@ class SenderConfig:
         max_spatial_layer: int = 2,
         max_temporal_layer: int = 3,
         paused: bool = False,
+        strip_trailer: bool = False,  # cut packet trailers (magic LKTS)
+        sif_trailer: bytes = b"",  # of an encrypted track: follows every frame made here; at most 64 bytes
+        playout_delay: tuple[int, int] | None = None,  # least and most, ms; at most 40,950
+        encode_red: bool = False,  # opus goes out as RED made here
+        priority: int = 0,  # share when bandwidth is short, 255 first; 0: by kind
     ) -> Self: ...
 
 @final

@@ -274,6 +274,11 @@ def _sender(config: commands.SenderConfig) -> mediacore.SenderConfig:
         max_spatial_layer=config.max_spatial_layer,
         max_temporal_layer=config.max_temporal_layer,
         paused=config.paused,
+        strip_trailer=config.strip_trailer,
+        sif_trailer=config.sif_trailer,
+        playout_delay=config.playout_delay,
+        encode_red=config.encode_red,
+        priority=config.priority,
     )
 
 

@@ -65,7 +65,13 @@ class ReceiverConfig:
 
 @dataclass(frozen=True, slots=True)
 class SenderConfig:
-    """A track going out on one peer connection, with the codecs the far side accepts."""
+    """A track going out on one peer connection, with the codecs the far side accepts.
+
+    `strip_trailer` cuts packet trailers (magic `LKTS`) from frames; `sif_trailer`, set for encrypted
+    tracks only, follows every frame the engine makes itself; `playout_delay` is the least and most
+    in milliseconds, told by header extension; `encode_red` sends opus as RED made here; `priority`
+    is the share when bandwidth is short, 255 first, 0 by kind.
+    """
 
     track: int
     mid: str
@@ -77,6 +83,11 @@ class SenderConfig:
     max_spatial_layer: int = 2
     max_temporal_layer: int = 3
     paused: bool = False
+    strip_trailer: bool = False
+    sif_trailer: bytes = b""
+    playout_delay: tuple[int, int] | None = None
+    encode_red: bool = False
+    priority: int = 0
 
 
 @dataclass(frozen=True, slots=True)
