@@ -139,11 +139,14 @@ class Client:
         sdp = json.dumps({"ufrag": ufrag, "sections": sections})
         self.send(offer=rtc.SessionDescription(type="offer", sdp=sdp, id=offer_id))
 
-    def answer(self, ufrag: str = "client-sub") -> None:
-        """Answer the latest server offer as the fake negotiation wants it."""
+    def answer(self, ufrag: str = "client-sub", accepts: Sequence[str] = ()) -> None:
+        """Answer the latest server offer as the fake negotiation wants it.
+
+        `accepts`: the only codecs this client takes, as lower-case mimes.
+        """
         offer = self.last("offer")
         assert isinstance(offer, rtc.SessionDescription)
-        sdp = json.dumps({"ufrag": ufrag})
+        sdp = json.dumps({"ufrag": ufrag, "accepts": list(accepts)})
         self.send(answer=rtc.SessionDescription(type="answer", sdp=sdp, id=offer.id))
 
     def data(self, packet: models.DataPacket, label: str = "_reliable") -> None:
@@ -248,11 +251,12 @@ class World:
         """The engine reports."""
         self.feed(stage.MediaArrived(event))
 
-    def start_encodings(self, *layers: tuple[int, str | None]) -> None:
-        """First packets of encodings of the latest received track."""
-        track = self.told(commands.AddReceiver)[-1].track
+    def start_encodings(self, *layers: tuple[int, str | None], mime: str = "") -> None:
+        """First packets of encodings of the latest received track, in its negotiated codec."""
+        receiver = self.told(commands.AddReceiver)[-1]
+        mime = mime or receiver.config.codecs[0].mime
         for layer, rid in layers:
-            self.media(EncodingStarted(track, layer, rid, 5000 + layer, "video/VP8"))
+            self.media(EncodingStarted(receiver.track, layer, rid, 5000 + layer, mime))
 
     def close(self, reason: int) -> None:
         """The room ends."""
@@ -427,8 +431,11 @@ class FakePublisherNegotiation:
         added = []
         for mid, section in list(self._held.items()):
             for track in tracks:
-                if track.cid != section["cid"]:
+                cids = [codec.cid for codec in track.codecs]
+                if section["cid"] not in (track.cid, *cids):
                     continue
+                index = cids.index(section["cid"]) if section["cid"] in cids else 0
+                video = track.codecs[index].mime or "video/vp8"
                 rids = section.get("rids", [])
                 assert isinstance(rids, list)
                 plan = plans.ReceiverPlan(
@@ -436,11 +443,11 @@ class FakePublisherNegotiation:
                     kind=track.kind,
                     track_sid=track.track_sid,
                     sdp_cid=track.cid,
-                    codec_index=0,
+                    codec_index=index,
                     codecs=(
-                        commands.Codec("audio/red", 63, 48000)
+                        commands.Codec(track.codecs[index].mime or "audio/red", 63, 48000)
                         if track.kind == "audio"
-                        else commands.Codec("video/vp8", 96, 90000, 97, True, True),
+                        else commands.Codec(video, 96, 90000, 97, True, True),
                     ),
                     encodings=tuple(
                         commands.Encoding(layer, rid=rid) for layer, rid in enumerate(rids)
@@ -512,19 +519,28 @@ class FakeSubscriberNegotiation:
         if not self._is_outstanding:
             return None
         try:
-            ufrag = json.loads(answer_sdp)["ufrag"]
+            answer = json.loads(answer_sdp)
         except ValueError as error:
             raise negotiation.BadDescription("not JSON") from error
         self._is_outstanding = False
+        accepts = answer.get("accepts", ())
+        refused = [
+            sid
+            for sid, track in self._tracks.items()
+            if accepts and not set(accepts) & set(track.mimes)
+        ]
+        for sid in refused:
+            self._tracks.pop(sid)
         added = [track for sid, track in self._tracks.items() if sid not in self._answered]
         self._answered.update(self._tracks)
         return plans.Applied(
-            plans.RemoteParameters(ufrag, "pwd", "sha-256 DD"),
-            tuple(sender_plan(track, str(index + 1)) for index, track in enumerate(added)),
+            plans.RemoteParameters(answer["ufrag"], "pwd", "sha-256 DD"),
+            tuple(sender_plan(track, str(index + 1), accepts) for index, track in enumerate(added)),
+            codec_unsupported=tuple(refused),
         )
 
 
-def sender_plan(track: plans.DownTrack, mid: str) -> plans.SenderPlan:
+def sender_plan(track: plans.DownTrack, mid: str, accepts: Sequence[str] = ()) -> plans.SenderPlan:
     return plans.SenderPlan(
         mid=mid,
         kind=track.kind,
@@ -532,6 +548,9 @@ def sender_plan(track: plans.DownTrack, mid: str) -> plans.SenderPlan:
         ssrc=track.ssrc,
         rtx_ssrc=track.rtx_ssrc,
         cname=track.stream,
-        codecs=(commands.Codec(track.mimes[0], 100, 90000),),
+        codecs=tuple(
+            commands.Codec(mime, 100 + place, 90000)
+            for place, mime in enumerate(accepts or track.mimes)
+        ),
         extensions=commands.ExtensionIds(),
     )

@@ -66,6 +66,13 @@ class SfuSettings(ChassisSettings):
     enable_remote_unmute: bool = False
     """Let the RoomService API unmute somebody's track."""
     enabled_codecs: tuple[str, ...] = DEFAULT_ENABLED
+    codec_regression_threshold: int = Field(default=5, ge=0)
+    """In rooms with fewer participants a backup codec takes the place of the first one; 0: never,
+    unless the publisher insists."""
+    subscription_limit_audio: int = Field(default=0, ge=0)
+    """Audio tracks one participant may get at once, more wait for a free place; 0: no limit."""
+    subscription_limit_video: int = Field(default=0, ge=0)
+    """Video tracks one participant may get at once, more wait for a free place; 0: no limit."""
     simulate_allowed: bool = False
     """Obey the SimulateScenario requests of SDK tests."""
 

@@ -14,6 +14,7 @@ from sfu.core.quality import (
     wanted_layers,
 )
 
+VP8, AV1 = "video/vp8", "video/av1"
 SIZES = ((320, 180), (640, 360), (1280, 720))
 
 
@@ -72,41 +73,74 @@ def test_frame_rate_limits_the_temporal_layer(fps: int, layer: int) -> None:
 def test_aggregate_rises_at_once_and_falls_after_the_delay() -> None:
     aggregate = QualityAggregate(0, downgrade_delay=5)
     assert aggregate.poll(1) is None
-    aggregate.want("b", LOW)
-    assert aggregate.poll(1) == LOW
-    aggregate.want("c", HIGH)
-    assert aggregate.poll(2) == HIGH
+    aggregate.want("b", VP8, LOW)
+    assert aggregate.poll(1) == {VP8: LOW}
+    aggregate.want("c", VP8, HIGH)
+    assert aggregate.poll(2) == {VP8: HIGH}
     aggregate.forget("c")
     assert aggregate.poll(3) is None
     assert aggregate.next_timeout() == 8
     assert aggregate.poll(7.9) is None
-    assert aggregate.poll(8) == LOW
+    assert aggregate.poll(8) == {VP8: LOW}
     assert aggregate.next_timeout() is None
 
 
 def test_fall_is_forgotten_when_quality_is_wanted_again() -> None:
     aggregate = QualityAggregate(0, downgrade_delay=5)
-    aggregate.want("b", HIGH)
-    assert aggregate.poll(0) == HIGH
-    aggregate.want("b", LOW)
+    aggregate.want("b", VP8, HIGH)
+    assert aggregate.poll(0) == {VP8: HIGH}
+    aggregate.want("b", VP8, LOW)
     assert aggregate.poll(1) is None
-    aggregate.want("b", HIGH)
+    aggregate.want("b", VP8, HIGH)
     assert aggregate.poll(2) is None
-    aggregate.want("b", LOW)
+    aggregate.want("b", VP8, LOW)
     assert aggregate.poll(7) is None
-    assert aggregate.poll(12) == LOW
+    assert aggregate.poll(12) == {VP8: LOW}
 
 
 def test_nobody_subscribed_is_said_ten_seconds_after_publication() -> None:
     aggregate = QualityAggregate(0, downgrade_delay=5)
     assert aggregate.poll(9.9) is None
-    assert aggregate.poll(10) == OFF
+    assert aggregate.poll(10) == {}
     assert aggregate.poll(11) is None
 
 
 def test_update_has_no_quality_above_the_highest_layer() -> None:
-    update = subscribed_quality_update(track(2), HIGH)
+    update = subscribed_quality_update(track(2), {VP8: HIGH})
     assert [quality.enabled for quality in update.subscribed_qualities] == [True, True, False]
     assert [codec.codec for codec in update.subscribed_codecs] == ["vp8"]
-    off = subscribed_quality_update(track(2), OFF)
+    off = subscribed_quality_update(track(2), {})
     assert not any(quality.enabled for quality in off.subscribed_qualities)
+
+
+def test_every_codec_has_its_own_qualities_and_layers() -> None:
+    video = track()
+    video.codecs.add(mime_type="video/AV1", layers=[models.VideoLayer(quality=models.VideoQuality.LOW)])
+    update = subscribed_quality_update(video, {AV1: HIGH})
+    enabled = {
+        codec.codec: [quality.enabled for quality in codec.qualities]
+        for codec in update.subscribed_codecs
+    }
+    assert enabled == {"vp8": [False] * 3, "av1": [True, False, False]}
+    assert [quality.enabled for quality in update.subscribed_qualities] == [False] * 3
+
+
+def test_rise_of_one_codec_is_announced_with_the_fall_of_another() -> None:
+    aggregate = QualityAggregate(0, downgrade_delay=5)
+    aggregate.want("b", AV1, HIGH)
+    assert aggregate.poll(0) == {AV1: HIGH}
+    aggregate.want("b", VP8, HIGH)
+    assert aggregate.poll(1) == {VP8: HIGH}
+
+
+def test_hurried_fall_does_not_wait() -> None:
+    aggregate = QualityAggregate(0, downgrade_delay=5)
+    aggregate.want("b", AV1, HIGH)
+    aggregate.want("c", VP8, HIGH)
+    assert aggregate.poll(0) == {AV1: HIGH, VP8: HIGH}
+    aggregate.want("b", VP8, HIGH)
+    aggregate.hurry()
+    assert aggregate.poll(1) == {VP8: HIGH}
+    aggregate.forget("c")
+    aggregate.forget("b")
+    assert aggregate.poll(2) is None

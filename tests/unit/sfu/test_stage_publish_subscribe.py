@@ -287,8 +287,13 @@ def test_track_settings_move_layers_and_pause(world: World) -> None:
     subscribe(world, b)
     sender = world.told(AddSender)[-1].sender
     b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=300, height=170))
-    assert world.told(SetSenderLayers)[-1] == SetSenderLayers(sender, 0, 3, False)
+    world.advance(0.05)
+    b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=310, height=175))
+    assert world.told(SetSenderLayers) == []
+    world.advance(0.06)
+    assert world.told(SetSenderLayers) == [SetSenderLayers(sender, 0, 3, False)]
     b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], disabled=True))
+    world.advance(0.1)
     assert world.told(SetSenderLayers)[-1].paused
     before = a.cases().count("subscribed_quality_update")
     world.advance(4)

@@ -139,7 +139,7 @@ class PublisherNegotiation:
         new = []
         for mid, match in matches.items():
             held = self._answered.get(mid)
-            if held is None or mid in self._matches:
+            if held is None or self._matches.get(mid) == match:
                 continue
             receiver = _receiver(held.inputs.section, held.section, match)
             self._answered = {**self._answered, mid: replace(held, receiver=receiver)}
@@ -332,7 +332,9 @@ def _answer_section(inputs: _Inputs, config: NegotiationConfig) -> _AnsweredSect
     receiving = sends(section)
     if receiving or not config.single:
         feedback = codecs.AUDIO_FEEDBACK if kind == "audio" else codecs.VIDEO_FEEDBACK_IN
-        kept = codecs.negotiate(kind, section.codecs, config.codecs.publish, feedback)
+        kept = codecs.negotiate(
+            kind, section.codecs, config.codecs.publish, feedback, is_received=receiving
+        )
         wanted = extensions.RECEIVED[kind]
     else:
         feedback = codecs.AUDIO_FEEDBACK if kind == "audio" else codecs.VIDEO_FEEDBACK_OUT

@@ -65,6 +65,8 @@ class ClientTraits:
     """A deactivated section may carry another track later (protocol 4, not Safari)."""
     ice_lite: bool = True
     """Works with an ICE-lite server (protocol 6, not Firefox)."""
+    syncs_streams: bool = True
+    """Takes streams that hold several tracks of one participant (protocol 10, not Firefox)."""
 
     @classmethod
     def of(cls, info: ClientInfo) -> "ClientTraits":
@@ -77,6 +79,7 @@ class ClientTraits:
             takes_red=not firefox and not safari,
             reuses_sections=info.protocol >= 4 and not safari,
             ice_lite=info.protocol >= 6 and not firefox,
+            syncs_streams=info.protocol >= 10 and not firefox,
         )
 
 
@@ -110,13 +113,20 @@ def parameters(fmtp: str) -> dict[str, str]:
 
 
 def negotiate(
-    kind: Kind, offered: Sequence[SdpCodec], allowed: frozenset[str], feedback: Sequence[str]
+    kind: Kind,
+    offered: Sequence[SdpCodec],
+    allowed: frozenset[str],
+    feedback: Sequence[str],
+    *,
+    is_received: bool = False,
 ) -> list[SdpCodec]:
     """The offered codecs we take, in the offer's order, each followed by its retransmission type.
 
-    Feedback is what both sides know, in our order.
+    Feedback is what both sides know, in our order. `is_received`: also the main profile of H264,
+    which encoders in hardware have, and which nobody who takes H264 at all is asked for.
     """
-    kept = [codec for codec in offered if _is_known(kind, codec, allowed)]
+    profiles = _H264_RECEIVED if is_received else _H264_PROFILES
+    kept = [codec for codec in offered if _is_known(kind, codec, allowed, profiles)]
     opus = {str(codec.payload_type) for codec in kept if mime_of(kind, codec) == _OPUS}
     retransmission = {
         parameters(codec.fmtp).get("apt"): codec for codec in offered if codec.name.lower() == "rtx"
@@ -240,7 +250,7 @@ def offered_codecs(
     kind: Kind, allowed: frozenset[str], *, opus_nack: bool = True, stereo: bool = False
 ) -> tuple[SdpCodec, ...]:
     """The codecs of a section of our own offers, with the payload types clients expect."""
-    codecs = [codec for codec in _OFFERED[kind] if _is_known(kind, codec, allowed)]
+    codecs = [codec for codec in _OFFERED[kind] if _is_known(kind, codec, allowed, _H264_PROFILES)]
     if kind == "audio":
         if not opus_nack:
             codecs = without_opus_nack(codecs)
@@ -252,14 +262,16 @@ def _rtx_of(codec: SdpCodec) -> SdpCodec:
     return SdpCodec(codec.payload_type + 1, "rtx", 90_000, fmtp=f"apt={codec.payload_type}")
 
 
-def _is_known(kind: Kind, codec: SdpCodec, allowed: frozenset[str]) -> bool:
+def _is_known(
+    kind: Kind, codec: SdpCodec, allowed: frozenset[str], h264_profiles: tuple[str, ...]
+) -> bool:
     mime = mime_of(kind, codec)
     if mime not in allowed or mime == "video/rtx":
         return False
     match mime:
         case "video/h264":
             profile = parameters(codec.fmtp).get("profile-level-id", "42e01f").lower()
-            return profile[:4] in _H264_PROFILES or profile[:2] == "64"
+            return profile[:4] in h264_profiles or profile[:2] == "64"
         case "video/vp9":
             return parameters(codec.fmtp).get("profile-id", "0") in ("0", "1")
         case _:
@@ -268,6 +280,8 @@ def _is_known(kind: Kind, codec: SdpCodec, allowed: frozenset[str]) -> bool:
 
 _H264_PROFILES = ("42e0", "4200")
 """Constrained baseline and baseline (RFC 6184); high is known by its first octet."""
+_H264_RECEIVED = (*_H264_PROFILES, "4d00")
+"""And main."""
 
 
 def _variant(codec: SdpCodec) -> int:

@@ -7,6 +7,8 @@ the halves of a session and those differences; who sends which description when 
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import ClientTraits, CodecPolicy
 from sfu.core.data import DATA_TRACK_LABEL, LOSSY_LABEL, RELIABLE_LABEL
@@ -47,6 +49,7 @@ class Connections:
         self.sections_wanted = Debounce()
         self.has_answered = False
         self.has_no_channels = False
+        self.has_synced_streams = False
 
     def _make(self, *, is_offered_here: bool) -> PeerConnection:
         session = self._session
@@ -116,8 +119,15 @@ class Connections:
 
     # -------------------------------------------------------------------------- negotiation
 
-    def begin(self, codecs: CodecPolicy) -> None:
-        """The session was admitted, and the room's codecs are known."""
+    def begin(self, codecs: CodecPolicy, *, sync_streams: bool) -> None:
+        """The session was admitted, and the room's codecs are known.
+
+        `sync_streams`: the room wants tracks of one stream played in step.
+        """
+        if sync_streams and self._traits.syncs_streams:
+            self.has_synced_streams = True
+            # Clients find tracks by stream and section then: another track needs another section.
+            self._traits = replace(self._traits, reuses_sections=False)
         self.answers = PublisherNegotiation(self._config(codecs), self.publisher.local)
         if self.subscriber is not None:
             self.offers = SubscriberNegotiation(

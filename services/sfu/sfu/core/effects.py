@@ -118,6 +118,11 @@ class StageSettings:
     unknown_track_timeout: float = 60.0
     quality_interval: float = 5.0
     downgrade_delay: float = 5.0
+    setting_delay: float = 0.1  # gathers track settings that need not be followed at once
+    bind_timeout: float = 15.0
+    codec_regression_threshold: int = 5  # participants
+    subscription_limit_audio: int = 0  # of one participant; 0: no limit
+    subscription_limit_video: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,6 +171,13 @@ class TrackGone:
 
 
 @dataclass(frozen=True, slots=True)
+class CodecsChanged:
+    """A local track comes in other codecs than before: subscribers choose again."""
+
+    track_sid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Departed:
     """A session is over."""
 
@@ -173,7 +185,14 @@ class Departed:
 
 
 Notice = (
-    Bound | Unbound | LayersWanted | MediaConnected | QualityRepeatWanted | TrackGone | Departed
+    Bound
+    | Unbound
+    | LayersWanted
+    | MediaConnected
+    | QualityRepeatWanted
+    | TrackGone
+    | CodecsChanged
+    | Departed
 )
 """What one session did that concerns others of the stage; never leaves the stage."""
 

@@ -100,6 +100,14 @@ class LayerChanged:
 
 
 @dataclass(frozen=True, slots=True)
+class SenderPaused:
+    """Congestion paused a sender, or lets it go on; not what its client asked for."""
+
+    sender: int
+    paused: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Rejected:
     """A command could not be performed; the engine's state is as before it."""
 
@@ -135,6 +143,7 @@ MediaEvent = (
     | EncodingStopped
     | AudioLevels
     | LayerChanged
+    | SenderPaused
     | Rejected
     | TrackLoss
     | SenderLoss
@@ -165,7 +174,7 @@ def split_by_owner(event: MediaEvent) -> list[tuple[int, MediaEvent]]:
             return [(owner_of(event.pc), event)]
         case EncodingStarted() | EncodingStopped() | TrackLoss():
             return [(owner_of(event.track), event)]
-        case LayerChanged() | SenderLoss():
+        case LayerChanged() | SenderPaused() | SenderLoss():
             return [(owner_of(event.sender), event)]
         case Rejected():
             return [(owner_of(event.id), event)]

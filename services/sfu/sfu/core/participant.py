@@ -116,7 +116,8 @@ class Participant(SignalSession):
         if room.enabled_codecs:
             self.publishing.enabled_codecs = tuple(codec.mime for codec in room.enabled_codecs)
         codecs = CodecPolicy.of(self.publishing.enabled_codecs, self._configuration)
-        self.connections.begin(codecs)
+        self.connections.begin(codecs, sync_streams=order.sync_streams)
+        self.subscribing.sif_trailer = order.sif_trailer
         self.state = State.JOINED
         self.respond(step, join=self._join_response(room, order, codecs))
         self.refresh_token(step)
@@ -264,6 +265,7 @@ class Participant(SignalSession):
         if pc is self.connections.primary and self.state is State.JOINED:
             self.state = State.ACTIVE
             self._join_by = None
+            self.subscribing.activated(step)
             self.tell_room(step, activated=room_pb2.Activated())
         self.subscribing.request_keyframes(step)
         self._release_held(step)

@@ -22,11 +22,12 @@ from sfu.core.plans import (
     Kind,
     ReceiverPlan,
 )
-from sfu.core.quality import QualityAggregate, declared_layers
+from sfu.core.quality import QUALITIES, WIRE_QUALITIES, QualityAggregate, declared_layers
 
 MAX_PENDING = 20
 MAX_QUEUED_PER_CID = 3
 SVC_MIMES = frozenset({"video/vp9", "video/av1"})
+_OPUS_PAIR = frozenset({"audio/opus", "audio/red"})
 WIRE_MIMES = {mime.lower(): mime for mime in (*AUDIO_MIMES, *VIDEO_MIMES)}
 
 Reason = rtc.RequestResponse.Reason
@@ -51,8 +52,9 @@ _STREAMS = {
 class PublishedTrack:
     """One track of this participant, pending or published.
 
-    `engine_ids` has one engine track for each codec that has a section; `mids` its section.
-    `info` is the TrackInfo as it is now.
+    `engine_ids` has one engine track for each codec that has a section, by its place in
+    `info.codecs`; `flowing_backups` the places of backup codecs whose media came. `info` is the
+    TrackInfo as it is now.
     """
 
     info: models.TrackInfo
@@ -62,6 +64,7 @@ class PublishedTrack:
     is_published: bool = False
     quality: QualityAggregate | None = None
     is_subscribed_told: bool = False
+    flowing_backups: set[int] = field(default_factory=set)
 
     @property
     def sid(self) -> str:
@@ -73,7 +76,7 @@ class PublishedTrack:
 
     @property
     def engine_id(self) -> int | None:
-        """The engine track subscribers get: that of the primary codec."""
+        """The engine track of the primary codec."""
         return self.engine_ids.get(0)
 
     def accept(self, plan: ReceiverPlan, engine_id: int) -> None:
@@ -85,6 +88,8 @@ class PublishedTrack:
         codec.mid = plan.mid
         if plan.sdp_cid != codec.cid:
             codec.sdp_cid = plan.sdp_cid
+        if self.kind == "video" and not codec.layers:
+            self._infer_layers(codec, len(plan.encodings))
         if plan.codec_index == 0:
             self.is_by_rid = plan.by_rid
             self.info.mime_type = codec.mime_type
@@ -92,6 +97,48 @@ class PublishedTrack:
         if not plan.by_rid:
             for encoding in plan.encodings:
                 self.place(plan.codec_index, encoding.spatial_layer, encoding.ssrc or 0, "")
+
+    def abandon(self, codec_index: int) -> int | None:
+        """A backup codec's section ended: it may be published again. Its engine track."""
+        codec = self.info.codecs[codec_index]
+        codec.mid = codec.sdp_cid = ""
+        for layer in codec.layers:
+            layer.ssrc = 0
+        self.flowing_backups.discard(codec_index)
+        return self.engine_ids.pop(codec_index, None)
+
+    def mime_of(self, codec_index: int) -> str:
+        """The lower-case mime of one of its codecs; empty when nothing said it yet."""
+        return self.info.codecs[codec_index].mime_type.lower()
+
+    def correct_mime(self, codec_index: int, mime: str) -> bool:
+        """Packets say which codec it really is: clients need not take the first one answered.
+
+        RED and the Opus within it count as one. False: nothing new.
+        """
+        known, real = self.mime_of(codec_index), mime.lower()
+        is_pair = {known, real} <= _OPUS_PAIR
+        if known == real or is_pair or not real.startswith(f"{self.kind}/"):
+            return False
+        self.info.codecs[codec_index].mime_type = WIRE_MIMES.get(real, mime)
+        if codec_index == 0:
+            self.info.mime_type = self.info.codecs[0].mime_type
+        return True
+
+    def _infer_layers(self, codec: models.SimulcastCodecInfo, count: int) -> None:
+        """Old SDKs announce no layers: each encoding has half the size of the next one."""
+        if count < 2 or codec.layers:
+            return
+        for place, quality in enumerate(QUALITIES[:count]):
+            shrink = 1 << (min(count, len(QUALITIES)) - 1 - place)
+            codec.layers.add(
+                quality=WIRE_QUALITIES[quality],
+                width=self.info.width // shrink,
+                height=self.info.height // shrink,
+            )
+        if not self.info.layers:
+            self.info.layers.extend(codec.layers)
+            self.info.simulcast = True
 
     def touch(self, wall_ms: int) -> None:
         """Give the TrackInfo a new version."""
@@ -202,7 +249,7 @@ class Publications:
 
     def _add_backup(self, request: rtc.AddTrackRequest) -> Accepted | Refused:
         track = self._tracks.get(request.sid)
-        if track is None or not track.is_published:
+        if track is None:
             return Refused(Reason.NOT_FOUND, "track does not exist")
         for wanted in request.simulcast_codecs:
             mime = f"{track.kind}/{wanted.codec}".lower()

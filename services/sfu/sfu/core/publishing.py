@@ -13,7 +13,7 @@ from livekit.protocol import models, rtc
 
 from contracts.room.v1 import room_pb2
 from sfu.core.connections import Connections
-from sfu.core.effects import QualityRepeatWanted, Step, TrackGone
+from sfu.core.effects import CodecsChanged, QualityRepeatWanted, Step, TrackGone
 from sfu.core.media_commands import (
     AddReceiver,
     ReceiverConfig,
@@ -33,7 +33,9 @@ from sfu.core.publication import (
 )
 from sfu.core.quality import QualityAggregate
 from sfu.core.session import SignalSession
-from sfu.core.subscription import Directory
+from sfu.core.subscription import Directory, LocalTrack
+
+UNPUBLISHED_PROTOCOL = 7  # older clients are told of an ended track by its mute
 
 
 class Publishing:
@@ -87,10 +89,14 @@ class Publishing:
 
     def unpublish(self, track_sid: str, step: Step) -> None:
         """End an own track from the server's side; the client is told."""
-        if self._end_track(track_sid, step):
+        if not self._end_track(track_sid, step):
+            return
+        if self._session.client.protocol >= UNPUBLISHED_PROTOCOL:
             self._session.respond(
                 step, track_unpublished=rtc.TrackUnpublishedResponse(track_sid=track_sid)
             )
+        else:
+            self._session.respond(step, mute=rtc.MuteTrackRequest(sid=track_sid, muted=True))
 
     def unpublish_forbidden(self, permission: models.ParticipantPermission, step: Step) -> None:
         """End the tracks that a changed permission no longer allows."""
@@ -139,15 +145,24 @@ class Publishing:
                 self._publish(track, step)
 
     def encoding_started(
-        self, engine_id: int, spatial_layer: int, rid: str | None, ssrc: int, step: Step
+        self, engine_id: int, spatial_layer: int, rid: str | None, ssrc: int, mime: str, step: Step
     ) -> None:
-        """The first packet of an encoding: publishes a track told apart by rid."""
+        """The first packet of an encoding: publishes a track told apart by rid.
+
+        That of a backup codec lets the primary codec give way to it.
+        """
         found = self.publications.by_engine_id(engine_id)
         if found is None:
             return
         track, codec_index = found
         before = track.info.SerializeToString(deterministic=True)
         track.place(codec_index, spatial_layer, ssrc, rid or "")
+        if track.correct_mime(codec_index, mime):
+            self._list_engine_tracks(track)
+            step.notices.append(CodecsChanged(track.sid))
+        if codec_index and codec_index not in track.flowing_backups:
+            track.flowing_backups.add(codec_index)
+            step.notices.append(CodecsChanged(track.sid))
         if not track.is_published:
             self._publish(track, step)
         elif track.info.SerializeToString(deterministic=True) != before:
@@ -187,21 +202,35 @@ class Publishing:
         step.emit(AddReceiver(pc_id, engine_id, _config(track, plan)))
         if track.info.muted:
             step.emit(SetTrackMuted(engine_id, muted=True))
-        if plan.codec_index == 0:
-            self._directory.engine_ids[track.sid] = engine_id
+        self._list_engine_tracks(track)
         if track.is_published:
             self.tell_track(track, step)
+            step.notices.append(CodecsChanged(track.sid))
 
     def _change_receiver(self, plan: ReceiverPlan, step: Step) -> None:
         track = self.publications.get(plan.track_sid)
         engine_id = track.engine_ids.get(plan.codec_index) if track else None
         if track is None or engine_id is None:
             return
+        before = track.info.SerializeToString(deterministic=True)
+        # Packets said what the codec really is; an answer says only what we asked for.
+        mime = track.info.codecs[plan.codec_index].mime_type
+        track.accept(plan, engine_id)
+        track.correct_mime(plan.codec_index, mime)
         step.emit(UpdateReceiver(engine_id, _config(track, plan)))
+        if track.info.SerializeToString(deterministic=True) != before:
+            self.tell_track(track, step)
+
+    def _list_engine_tracks(self, track: PublishedTrack) -> None:
+        local = self._directory.local.setdefault(track.sid, LocalTrack(self._session.sid))
+        local.engine_ids = {
+            track.mime_of(codec_index): engine_id
+            for codec_index, engine_id in track.engine_ids.items()
+        }
 
     def _publish(self, track: PublishedTrack, step: Step) -> None:
         track.is_published = True
-        if track.kind == "video":
+        if track.kind == "video" or len(track.info.codecs) > 1:
             track.quality = QualityAggregate(step.now, self._session.settings.downgrade_delay)
         self.tell_track(track, step)
 
@@ -212,10 +241,13 @@ class Publishing:
         if plan.codec_index == 0:
             self._end_track(plan.track_sid, step)
             return
-        engine_id = track.engine_ids.pop(plan.codec_index, None)
+        engine_id = track.abandon(plan.codec_index)
         if engine_id is not None:
             self._session.disown(engine_id)
             step.emit(RemoveTrack(engine_id))
+            self._list_engine_tracks(track)
+            self.tell_track(track, step)
+            step.notices.append(CodecsChanged(track.sid))
 
     def _end_track(self, track_sid: str, step: Step) -> bool:
         track, next_up = self.publications.end(track_sid, self.enabled_codecs, self._session.ids)
@@ -234,7 +266,7 @@ class Publishing:
             self._session.disown(engine_id)
             step.emit(RemoveTrack(engine_id))
         track.engine_ids.clear()
-        self._directory.engine_ids.pop(track.sid, None)
+        self._directory.local.pop(track.sid, None)
         step.notices.append(TrackGone(track.sid))
 
 

@@ -2,13 +2,13 @@
 
 `wanted_layers` turns a subscriber's track settings (adaptive stream: a size, a quality, a frame
 rate) into the layers its sender may forward at most. `QualityAggregate` is dynacast: the highest
-quality any local subscriber wants of one track, announced upwards at once and downwards after a
-pause. Neither estimates bandwidth: the engine lowers layers further by itself.
+quality any local subscriber wants of each codec of a track, announced upwards at once and downwards
+after a pause. Neither estimates bandwidth: the engine lowers layers further by itself.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from livekit.protocol import models, rtc
@@ -26,7 +26,6 @@ ALL_TEMPORAL_LAYERS = 3
 ASSUMED_FRAME_RATE = 30  # AddTrack names no frame rate
 SIZE_TOLERANCE = 0.9  # a layer counts as large enough from 90 % of the asked height
 FIRST_EVALUATION = 10.0  # seconds after publication, when nobody subscribed
-CODEC_PREFIX = "video/"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +37,7 @@ class TrackSetting:
     width: int = 0
     height: int = 0
     fps: int = 0
+    priority: int = 0
 
     @classmethod
     def from_request(cls, request: rtc.UpdateTrackSettings) -> TrackSetting:
@@ -49,6 +49,7 @@ class TrackSetting:
             width=request.width,
             height=request.height,
             fps=request.fps,
+            priority=request.priority,
         )
 
 
@@ -62,9 +63,9 @@ class WantedLayers:
     is_paused: bool
 
 
-def wanted_layers(track: models.TrackInfo, setting: TrackSetting) -> WantedLayers:
-    """A spatial layer is the index among the declared layers, sorted by quality."""
-    layers = declared_layers(track)
+def wanted_layers(track: models.TrackInfo, setting: TrackSetting, codec: str = "") -> WantedLayers:
+    """A spatial layer is the index among the codec's declared layers, sorted by quality."""
+    layers = codec_layers(track, codec)
     if setting.width > 0 and setting.height > 0 and layers:
         index = _layer_by_size(layers, setting.width, setting.height)
     else:
@@ -84,45 +85,63 @@ def declared_layers(track: models.TrackInfo) -> list[models.VideoLayer]:
     return sorted(layers, key=lambda layer: int(layer.quality))
 
 
-class QualityAggregate:
-    """Dynacast of one published video track over its local subscribers.
+def codec_layers(track: models.TrackInfo, codec: str) -> list[models.VideoLayer]:
+    """The layers of one codec (a lower-case mime), low to high: its own, or the track's."""
+    for known in track.codecs:
+        if known.layers and known.mime_type.lower() == codec:
+            return declared_layers(models.TrackInfo(layers=known.layers))
+    return declared_layers(track)
 
-    Says a maximum only when it changed: a rise at once, a fall after `downgrade_delay` seconds in
-    which nothing rose again. Without any subscriber the first word comes 10 s after publication.
+
+class QualityAggregate:
+    """Dynacast of one published track over its local subscribers.
+
+    Says the highest quality wanted of each codec, by lower-case mime, only when one changed: any
+    rise at once, with all falls; mere falls after `downgrade_delay` seconds in which nothing rose
+    again. A codec nobody wants is not named. Without any subscriber the first word comes 10 s after
+    publication.
     """
 
     def __init__(self, published_at: float, downgrade_delay: float) -> None:
-        self._wanted: dict[str, int] = {}
-        self._announced: int | None = None
+        self._wanted: dict[str, tuple[str, int]] = {}
+        self._announced: Mapping[str, int] | None = None
         self._first_at = published_at + FIRST_EVALUATION
         self._downgrade_at: float | None = None
         self._downgrade_delay = downgrade_delay
+        self._is_hurried = False
 
-    def want(self, subscriber: str, quality: int) -> None:
+    def want(self, subscriber: str, codec: str, quality: int) -> None:
         """`quality` is OFF for a subscriber that disabled the track."""
-        self._wanted[subscriber] = quality
+        self._wanted[subscriber] = (codec, quality)
 
     def forget(self, subscriber: str) -> None:
         """The subscription ended."""
         self._wanted.pop(subscriber, None)
 
-    def poll(self, now: float) -> int | None:
-        """The maximum to announce now, or None when there is nothing new to say."""
-        target = max(self._wanted.values(), default=OFF)
-        if self._announced is None:
-            is_due = target > OFF or now >= self._first_at
+    def hurry(self) -> None:
+        """Do not wait with the next fall: a codec gave way to another."""
+        self._is_hurried = True
+
+    def poll(self, now: float) -> Mapping[str, int] | None:
+        """What to announce now, or None when there is nothing new to say."""
+        target = self._target()
+        is_hurried, self._is_hurried = self._is_hurried, False
+        announced = self._announced
+        if announced is None:
+            is_due = bool(target) or now >= self._first_at
             return self._announce(target) if is_due else None
-        if target == self._announced:
+        if target == announced:
             self._downgrade_at = None
             return None
-        if target > self._announced:
+        is_rise = any(quality > announced.get(codec, OFF) for codec, quality in target.items())
+        if is_rise or is_hurried:
             return self._announce(target)
         if self._downgrade_at is None:
             self._downgrade_at = now + self._downgrade_delay
         return self._announce(target) if now >= self._downgrade_at else None
 
-    def announced(self) -> int | None:
-        """The last maximum said, for repeating it after an unmute or a resume."""
+    def announced(self) -> Mapping[str, int] | None:
+        """What was said last, for repeating it after an unmute or a resume."""
         return self._announced
 
     def next_timeout(self) -> float | None:
@@ -131,35 +150,70 @@ class QualityAggregate:
             return self._first_at
         return self._downgrade_at
 
-    def _announce(self, target: int) -> int:
+    def _target(self) -> dict[str, int]:
+        target: dict[str, int] = {}
+        for codec, quality in self._wanted.values():
+            if quality > target.get(codec, OFF):
+                target[codec] = quality
+        return target
+
+    def _announce(self, target: Mapping[str, int]) -> Mapping[str, int]:
         self._announced = target
         self._downgrade_at = None
         return target
 
 
-def subscribed_quality_update(track: models.TrackInfo, maximum: int) -> rtc.SubscribedQualityUpdate:
-    """The message to the publisher; qualities above the highest declared layer are off."""
-    layers = declared_layers(track)
-    highest = int(layers[-1].quality) if layers else HIGH
-    qualities = [
-        rtc.SubscribedQuality(
-            quality=WIRE_QUALITIES[quality],
-            enabled=quality <= min(maximum, highest),
-        )
-        for quality in QUALITIES
-    ]
+def subscribed_quality_update(
+    track: models.TrackInfo, wanted: Mapping[str, int]
+) -> rtc.SubscribedQualityUpdate:
+    """The message to the publisher of a video: every codec, announced or published.
+
+    Qualities above the highest declared layer are off. Old clients read the first codec's list.
+    """
     codecs = [
-        rtc.SubscribedCodec(codec=_codec_name(codec.mime_type), qualities=qualities)
+        rtc.SubscribedCodec(
+            codec=_codec_name(codec.mime_type),
+            qualities=_qualities(track, codec.mime_type.lower(), wanted),
+        )
         for codec in track.codecs
-        if codec.mid or len(track.codecs) == 1
     ]
     return rtc.SubscribedQualityUpdate(
-        track_sid=track.sid, subscribed_qualities=qualities, subscribed_codecs=codecs
+        track_sid=track.sid,
+        subscribed_qualities=codecs[0].qualities if codecs else (),
+        subscribed_codecs=codecs,
     )
 
 
+def subscribed_audio_codec_update(
+    track: models.TrackInfo, wanted: Mapping[str, int]
+) -> rtc.SubscribedAudioCodecUpdate:
+    """The message to the publisher of an audio track in several codecs."""
+    return rtc.SubscribedAudioCodecUpdate(
+        track_sid=track.sid,
+        subscribed_audio_codecs=[
+            models.SubscribedAudioCodec(
+                codec=_codec_name(codec.mime_type),
+                enabled=wanted.get(codec.mime_type.lower(), OFF) > OFF,
+            )
+            for codec in track.codecs
+        ],
+    )
+
+
+def _qualities(
+    track: models.TrackInfo, mime: str, wanted: Mapping[str, int]
+) -> list[rtc.SubscribedQuality]:
+    layers = codec_layers(track, mime)
+    highest = int(layers[-1].quality) if layers else HIGH
+    maximum = min(wanted.get(mime, OFF), highest)
+    return [
+        rtc.SubscribedQuality(quality=WIRE_QUALITIES[quality], enabled=quality <= maximum)
+        for quality in QUALITIES
+    ]
+
+
 def _codec_name(mime: str) -> str:
-    return mime.lower().removeprefix(CODEC_PREFIX)
+    return mime.lower().rpartition("/")[2]
 
 
 def _layer_by_size(layers: Sequence[models.VideoLayer], width: int, height: int) -> int:

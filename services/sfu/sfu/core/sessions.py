@@ -57,7 +57,8 @@ class Sessions:
 
     def published(self, track_sid: str) -> tuple[Participant, PublishedTrack] | None:
         """A track of this node and its publisher."""
-        publisher = self.owner(self._directory.engine_ids.get(track_sid, 0))
+        local = self._directory.local.get(track_sid)
+        publisher = None if local is None else self._by_sid.get(local.publisher_sid)
         track = None if publisher is None else publisher.publishing.publications.get(track_sid)
         return None if publisher is None or track is None else (publisher, track)
 

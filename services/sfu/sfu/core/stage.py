@@ -33,6 +33,7 @@ from sfu.core.dynacast import Dynacast
 from sfu.core.effects import (
     Bound,
     CloseSocket,
+    CodecsChanged,
     CountDropped,
     Departed,
     Effect,
@@ -67,6 +68,7 @@ from sfu.core.media_events import (
     MediaEvent,
     Rejected,
     SenderLoss,
+    SenderPaused,
     TrackLoss,
 )
 from sfu.core.participant import Participant
@@ -416,7 +418,7 @@ class Stage:
                 self._take_rejection(event, step)
             case EncodingStarted() | EncodingStopped() | TrackLoss():
                 self._take_track_event(event, step)
-            case LayerChanged() | SenderLoss():
+            case LayerChanged() | SenderPaused() | SenderLoss():
                 self._take_sender_event(event, step)
             case DataReceived():
                 self._route(event, step)
@@ -454,7 +456,7 @@ class Stage:
         match event:
             case EncodingStarted():
                 participant.publishing.encoding_started(
-                    event.track, event.spatial_layer, event.rid, event.ssrc, step
+                    event.track, event.spatial_layer, event.rid, event.ssrc, event.mime, step
                 )
             case TrackLoss():
                 participant.losses[event.track] = event.fraction_lost
@@ -463,13 +465,17 @@ class Stage:
             case _:
                 assert_never(event)
 
-    def _take_sender_event(self, event: LayerChanged | SenderLoss, step: Step) -> None:
+    def _take_sender_event(
+        self, event: LayerChanged | SenderPaused | SenderLoss, step: Step
+    ) -> None:
         participant = self._sessions.owner(event.sender)
         if participant is None:
             return
         match event:
             case LayerChanged():
                 participant.subscribing.sender_flows(event.sender, event.spatial_layer, step)
+            case SenderPaused(sender, is_paused):
+                participant.subscribing.sender_paused(sender, is_paused=is_paused, step=step)
             case SenderLoss():
                 participant.losses[event.sender] = event.fraction_lost
             case _:
@@ -572,6 +578,10 @@ class Stage:
                 self._dynacast.repeat(publisher_sid, step)
             case TrackGone(track_sid):
                 self._delist(track_sid, step)
+            case CodecsChanged(track_sid):
+                self._dynacast.regress(track_sid, len(self._sessions))
+                for participant in self._sessions:
+                    participant.subscribing.choose_codec(track_sid, step)
             case Departed(participant_sid):
                 self._forget(participant_sid)
             case _:

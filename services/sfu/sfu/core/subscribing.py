@@ -20,7 +20,7 @@ from sfu.core.media_commands import (
     SenderConfig,
     SetSenderLayers,
 )
-from sfu.core.plans import Answered, Applied, DownTrack, SenderPlan
+from sfu.core.plans import Answered, Applied, DownTrack, Kind, SenderPlan
 from sfu.core.quality import TrackSetting, WantedLayers, wanted_layers
 from sfu.core.session import Opening, SignalSession
 from sfu.core.subscription import (
@@ -30,6 +30,7 @@ from sfu.core.subscription import (
     Subscription,
     Subscriptions,
     standing,
+    upstream_mimes,
 )
 
 
@@ -45,44 +46,48 @@ class Subscribing:
     ) -> None:
         wishes = opening.request.connection_settings
         self.subscriptions = Subscriptions(has_adaptive_stream=wishes.adaptive_stream)
+        self.sif_trailer = b""
         self._is_automatic = wishes.auto_subscribe
         self._session = session
         self._connections = connections
         self._directory = directory
+        self._active_at: float | None = None
+        self._settings_due: dict[str, float] = {}
 
     # ------------------------------------------------------------------------------- wishes
 
     def subscribe(self, track_sid: str, *, is_wanted: bool, step: Step) -> None:
         """The client or an admin wishes a track, or no longer."""
-        self.subscriptions.want(track_sid, is_wanted=is_wanted, now=step.now)
+        subscription = self.subscriptions.want(track_sid, is_wanted=is_wanted, now=step.now)
+        if is_wanted:
+            subscription.refused = frozenset()
         self.reconcile(track_sid, step)
 
     def set_track(self, track_sid: str, setting: TrackSetting, step: Step) -> None:
-        """UpdateTrackSettings for one track, subscribed or not yet."""
+        """UpdateTrackSettings for one track, subscribed or not yet.
+
+        What was disabled is enabled at once; other changes are gathered for a moment.
+        """
+        before = self.subscriptions.setting(track_sid)
         if not self.subscriptions.set_setting(track_sid, setting):
             return
         subscription = self.subscriptions.get(track_sid)
-        track = self._directory.tracks.get(track_sid)
-        if subscription is None or subscription.sender is None or track is None:
+        if subscription is None or subscription.plan is None or setting == before:
             return
-        wanted = wanted_layers(track.info, setting)
-        step.emit(
-            SetSenderLayers(
-                subscription.sender,
-                wanted.spatial_layer,
-                wanted.temporal_layer,
-                wanted.is_paused,
-            )
-        )
-        step.notices.append(LayersWanted(self._session.sid, track_sid))
+        if before.is_disabled and not setting.is_disabled:
+            self._follow_setting(track_sid, step)
+        else:
+            due = step.now + self._session.settings.setting_delay
+            self._settings_due.setdefault(track_sid, due)
+            self._session.touch(step)
 
-    def wanted_layers(self, track_sid: str) -> WantedLayers | None:
-        """What this session wants of a track it gets; None when it gets none."""
+    def wanted(self, track_sid: str) -> tuple[str, WantedLayers] | None:
+        """The codec and layers this session wants of a track it accepted, sent yet or not."""
         subscription = self.subscriptions.get(track_sid)
         track = self._directory.tracks.get(track_sid)
-        if subscription is None or subscription.sender is None or track is None:
+        if subscription is None or not subscription.codec or track is None:
             return None
-        return wanted_layers(track.info, self.subscriptions.setting(track_sid))
+        return subscription.codec, self._wanted_layers(subscription, track)
 
     # ---------------------------------------------------------------------------- directory
 
@@ -100,8 +105,9 @@ class Subscribing:
         """The track is gone: the section goes, and so does the wish."""
         subscription = self.subscriptions.get(track_sid)
         if subscription is not None:
-            self._deactivate(subscription, step)
             self.subscriptions.drop(track_sid)
+            self._settings_due.pop(track_sid, None)
+            self._deactivate(subscription, step)
 
     def reconcile_all(self, step: Step) -> None:
         """Look at every track of the room and every wish."""
@@ -129,11 +135,31 @@ class Subscribing:
         if track is not None and state in (Standing.DENIED, Standing.READY):
             self._tell_allowed(subscription, track, is_allowed=state is Standing.READY, step=step)
         if state is Standing.READY and track is not None:
-            if subscription.down_track is None:
+            if subscription.down_track is not None:
+                self.choose_codec(track_sid, step)
+            elif self._may_activate(subscription, track):
                 self._activate(subscription, track, step)
         else:
             self._deactivate(subscription, step)
         session.touch(step)
+
+    def choose_codec(self, track_sid: str, step: Step) -> None:
+        """Forward the first upstream codec the client accepts, or wait for it.
+
+        A change keeps section, SSRC and numbering: the client sees another payload type.
+        """
+        subscription = self.subscriptions.get(track_sid)
+        track = self._directory.tracks.get(track_sid)
+        if subscription is None or subscription.plan is None or track is None:
+            return
+        accepted = {codec.mime.lower() for codec in subscription.plan.codecs}
+        codec = self._directory.choose_codec(track.info, accepted)
+        engine_track = self._directory.engine_id(track_sid, codec)
+        if engine_track != subscription.engine_track:
+            self._replace_sender(subscription, track, codec, engine_track, step)
+        elif codec != subscription.codec:
+            subscription.codec = codec
+            step.notices.append(LayersWanted(self._session.sid, track_sid))
 
     # ---------------------------------------------------------------- negotiation and engine
 
@@ -150,7 +176,7 @@ class Subscribing:
             self._unbind_by_track(plan.track_sid, step)
             self._bind(plan, step)
         for track_sid in outcome.codec_unsupported:
-            self._give_up(track_sid, models.SubscriptionError.SE_CODEC_UNSUPPORTED, step)
+            self._give_up(track_sid, step)
 
     def sender_flows(self, sender: int, spatial_layer: int, step: Step) -> None:
         """The engine forwards something: say so once for video."""
@@ -158,30 +184,27 @@ class Subscribing:
         if subscription is None or subscription.is_flowing or spatial_layer < 0:
             return
         subscription.is_flowing = True
-        track = self._directory.tracks.get(subscription.track_sid)
-        if track is None or track.info.type != models.TrackType.VIDEO:
+        if not subscription.is_paused:
+            self._tell_stream_state(subscription, step)
+
+    def sender_paused(self, sender: int, *, is_paused: bool, step: Step) -> None:
+        """Congestion paused a sender, or lets it go on."""
+        subscription = self.subscriptions.by_sender(sender)
+        if subscription is None or subscription.is_paused is is_paused:
             return
-        self._session.respond(
-            step,
-            stream_state_update=rtc.StreamStateUpdate(
-                stream_states=[
-                    rtc.StreamStateInfo(
-                        participant_sid=subscription.publisher_sid,
-                        track_sid=subscription.track_sid,
-                        state=rtc.StreamState.ACTIVE,
-                    )
-                ]
-            ),
-        )
+        subscription.is_paused = is_paused
+        if is_paused or subscription.is_flowing:
+            self._tell_stream_state(subscription, step)
+
+    def activated(self, step: Step) -> None:
+        """The client's media is up: from now on what it accepts should come."""
+        self._active_at = step.now
 
     def request_keyframes(self, step: Step) -> None:
         """The client lost time: every video needs a frame to start from."""
         for subscription in self.subscriptions:
-            down = subscription.down_track
-            engine_track = self._directory.engine_ids.get(subscription.track_sid)
-            if subscription.sender is None or down is None or engine_track is None:
-                continue
-            if down.kind == "video":
+            down, engine_track = subscription.down_track, subscription.engine_track
+            if down is not None and engine_track is not None and down.kind == "video":
                 step.emit(RequestKeyframe(engine_track))
 
     def close(self, step: Step) -> None:
@@ -192,37 +215,52 @@ class Subscribing:
     # --------------------------------------------------------------------------------- time
 
     def tick(self, step: Step) -> None:
-        """Give up tracks that never came to be known."""
+        """Follow gathered settings, give up unknown tracks, and say which ones never came."""
+        for track_sid, due in list(self._settings_due.items()):
+            if step.now >= due:
+                self._follow_setting(track_sid, step)
         for subscription in self.subscriptions:
-            if self._is_unknown(subscription) and step.now >= self._unknown_until(subscription):
-                self._give_up(
-                    subscription.track_sid, models.SubscriptionError.SE_TRACK_NOTFOUND, step
-                )
+            due_at = self._due(subscription)
+            if due_at is None or step.now < due_at:
+                continue
+            if subscription.down_track is None:
                 self.subscriptions.drop(subscription.track_sid)
+                self._tell_error(subscription, models.SubscriptionError.SE_TRACK_NOTFOUND, step)
+            else:
+                subscription.is_lateness_told = True
+                self._tell_error(subscription, models.SubscriptionError.SE_UNKNOWN, step)
 
     def next_timeout(self) -> float | None:
         """When `tick` is due."""
-        return min(
-            (
-                self._unknown_until(subscription)
-                for subscription in self.subscriptions
-                if self._is_unknown(subscription)
-            ),
-            default=None,
-        )
+        times = [*self._settings_due.values(), *map(self._due, self.subscriptions)]
+        return min((time for time in times if time is not None), default=None)
 
     # ------------------------------------------------------------------------------ private
+
+    def _may_activate(self, subscription: Subscription, track: DirectoryTrack) -> bool:
+        """Whether the client may take one of the codecs, and has room for one more of the kind."""
+        if subscription.refused and subscription.refused.issuperset(upstream_mimes(track.info)):
+            return False
+        limit = self._limit(track)
+        return not limit or self.subscriptions.count(_kind_of(track)) < limit
+
+    def _limit(self, track: DirectoryTrack) -> int:
+        settings = self._session.settings
+        is_video = track.info.type == models.TrackType.VIDEO
+        return settings.subscription_limit_video if is_video else settings.subscription_limit_audio
 
     def _activate(self, subscription: Subscription, track: DirectoryTrack, step: Step) -> None:
         ids = self._session.ids
         is_video = track.info.type == models.TrackType.VIDEO
-        mimes = [codec.mime_type.lower() for codec in track.info.codecs if codec.mid]
+        is_synced = self._connections.has_synced_streams
+        stream = track.info.stream if is_synced and track.info.stream else track.info.sid
         subscription.publisher_sid = track.publisher_sid
+        subscription.offered_at = step.now
         subscription.down_track = DownTrack(
             track_sid=track.info.sid,
-            kind="video" if is_video else "audio",
-            stream=f"{track.publisher_sid}|{track.info.sid}",
-            mimes=tuple(mimes[:1]) or (track.info.mime_type.lower(),),
+            kind=_kind_of(track),
+            stream=f"{track.publisher_sid}|{stream}",
+            mimes=upstream_mimes(track.info),
             ssrc=ids.number(1, 2**32 - 1),
             rtx_ssrc=ids.number(1, 2**32 - 1) if is_video else None,
             stereo=track.info.stereo,
@@ -235,47 +273,104 @@ class Subscribing:
         if subscription.down_track is None:
             return
         self._unbind(subscription, step)
+        kind = subscription.down_track.kind
         subscription.down_track = None
+        subscription.is_lateness_told = False
         self._connections.displace(subscription.track_sid)
         self._connections.want_negotiation(step)
+        self._start_waiting(kind, step)
+
+    def _start_waiting(self, kind: Kind, step: Step) -> None:
+        """One subscription of the kind was freed: those beyond the limit may begin."""
+        for subscription in self.subscriptions:
+            track = self._directory.tracks.get(subscription.track_sid)
+            is_waiting = subscription.is_wanted and subscription.down_track is None
+            if track is not None and is_waiting and _kind_of(track) == kind and self._limit(track):
+                self.reconcile(subscription.track_sid, step)
 
     def _bind(self, plan: SenderPlan, step: Step) -> None:
         subscription = self.subscriptions.get(plan.track_sid)
-        engine_track = self._directory.engine_ids.get(plan.track_sid)
-        track = self._directory.tracks.get(plan.track_sid)
-        if (
-            subscription is None
-            or subscription.down_track is None
-            or subscription.sender is not None
-            or engine_track is None
-            or track is None
-        ):
+        if subscription is None or subscription.down_track is None or subscription.plan is not None:
             return
         self.subscriptions.enable_at_bind(plan.track_sid)
+        subscription.plan = plan
+        self.choose_codec(plan.track_sid, step)
+
+    def _replace_sender(
+        self,
+        subscription: Subscription,
+        track: DirectoryTrack,
+        codec: str,
+        engine_track: int | None,
+        step: Step,
+    ) -> None:
+        self._remove_sender(subscription, step)
+        subscription.codec = codec
+        if engine_track is None or subscription.plan is None:
+            # The publisher is told by dynacast that somebody needs this codec.
+            step.notices.append(LayersWanted(self._session.sid, subscription.track_sid))
+            return
         sender = self._session.own()
+        subscription.engine_track = engine_track
         self.subscriptions.bind(subscription, sender)
-        wanted = wanted_layers(track.info, self.subscriptions.setting(plan.track_sid))
-        step.emit(
-            AddSender(
-                self._connections.sending.id,
-                sender,
-                SenderConfig(
-                    track=engine_track,
-                    mid=plan.mid,
-                    ssrc=plan.ssrc,
-                    rtx_ssrc=plan.rtx_ssrc,
-                    cname=plan.cname,
-                    codecs=plan.codecs,
-                    extensions=plan.extensions,
-                    max_spatial_layer=wanted.spatial_layer,
-                    max_temporal_layer=wanted.temporal_layer,
-                    paused=wanted.is_paused,
-                ),
-            )
-        )
-        if plan.kind == "video":
+        config = self._sender_config(subscription, subscription.plan, track, engine_track)
+        step.emit(AddSender(self._connections.sending.id, sender, config))
+        if subscription.plan.kind == "video":
             step.emit(RequestKeyframe(engine_track))
-        step.notices.append(Bound(self._session.sid, plan.track_sid))
+        step.notices.append(Bound(self._session.sid, subscription.track_sid))
+
+    def _sender_config(
+        self,
+        subscription: Subscription,
+        plan: SenderPlan,
+        track: DirectoryTrack,
+        engine_track: int,
+    ) -> SenderConfig:
+        wanted = self._wanted_layers(subscription, track)
+        return SenderConfig(
+            track=engine_track,
+            mid=plan.mid,
+            ssrc=plan.ssrc,
+            rtx_ssrc=plan.rtx_ssrc,
+            cname=plan.cname,
+            codecs=plan.codecs,
+            extensions=plan.extensions,
+            max_spatial_layer=wanted.spatial_layer,
+            max_temporal_layer=wanted.temporal_layer,
+            paused=wanted.is_paused,
+        )
+
+    def _wanted_layers(self, subscription: Subscription, track: DirectoryTrack) -> WantedLayers:
+        setting = self.subscriptions.setting(subscription.track_sid)
+        return wanted_layers(track.info, setting, subscription.codec)
+
+    def _follow_setting(self, track_sid: str, step: Step) -> None:
+        self._settings_due.pop(track_sid, None)
+        subscription = self.subscriptions.get(track_sid)
+        track = self._directory.tracks.get(track_sid)
+        if subscription is None or subscription.plan is None or track is None:
+            return
+        if subscription.sender is not None:
+            wanted = self._wanted_layers(subscription, track)
+            step.emit(
+                SetSenderLayers(
+                    subscription.sender,
+                    wanted.spatial_layer,
+                    wanted.temporal_layer,
+                    wanted.is_paused,
+                )
+            )
+        step.notices.append(LayersWanted(self._session.sid, track_sid))
+
+    def _remove_sender(self, subscription: Subscription, step: Step) -> None:
+        sender = self.subscriptions.unbind(subscription)
+        subscription.engine_track = None
+        if subscription.is_paused:
+            # The next sender begins unpaused, and says so when it flows.
+            subscription.is_paused = subscription.is_flowing = False
+        if sender is not None:
+            self._session.disown(sender)
+            step.emit(RemoveSender(sender))
 
     def _unbind_by_track(self, track_sid: str, step: Step) -> None:
         subscription = self.subscriptions.get(track_sid)
@@ -283,11 +378,12 @@ class Subscribing:
             self._unbind(subscription, step)
 
     def _unbind(self, subscription: Subscription, step: Step) -> None:
-        sender = self.subscriptions.unbind(subscription)
-        if sender is None:
+        if subscription.plan is None:
             return
-        self._session.disown(sender)
-        step.emit(RemoveSender(sender))
+        self._remove_sender(subscription, step)
+        subscription.plan = None
+        subscription.codec = ""
+        subscription.is_flowing = False
         step.notices.append(Unbound(self._session.sid, subscription.track_sid))
 
     def _tell_allowed(
@@ -305,23 +401,55 @@ class Subscribing:
             ),
         )
 
-    def _give_up(self, track_sid: str, error: models.SubscriptionError, step: Step) -> None:
-        subscription = self.subscriptions.get(track_sid)
-        if subscription is None:
+    def _tell_stream_state(self, subscription: Subscription, step: Step) -> None:
+        down = subscription.down_track
+        if down is None or down.kind != "video":
             return
-        self._unbind(subscription, step)
-        if subscription.down_track is not None:
-            self._connections.displace(track_sid)
-        subscription.down_track = None
-        # The wish stays as "no": auto-subscribe must not try the same track again.
-        subscription.is_wanted = False
+        state = rtc.StreamState.PAUSED if subscription.is_paused else rtc.StreamState.ACTIVE
         self._session.respond(
             step,
-            subscription_response=rtc.SubscriptionResponse(track_sid=track_sid, err=error),
+            stream_state_update=rtc.StreamStateUpdate(
+                stream_states=[
+                    rtc.StreamStateInfo(
+                        participant_sid=subscription.publisher_sid,
+                        track_sid=subscription.track_sid,
+                        state=state,
+                    )
+                ]
+            ),
         )
 
-    def _is_unknown(self, subscription: Subscription) -> bool:
-        return subscription.is_wanted and subscription.track_sid not in self._directory.tracks
+    def _give_up(self, track_sid: str, step: Step) -> None:
+        """The client takes none of a track's codecs: the wish waits for others."""
+        subscription = self.subscriptions.get(track_sid)
+        if subscription is None or subscription.down_track is None:
+            return
+        subscription.refused = frozenset(subscription.down_track.mimes)
+        self._deactivate(subscription, step)
+        self._tell_error(subscription, models.SubscriptionError.SE_CODEC_UNSUPPORTED, step)
 
-    def _unknown_until(self, subscription: Subscription) -> float:
-        return subscription.wanted_at + self._session.settings.unknown_track_timeout
+    def _tell_error(
+        self, subscription: Subscription, error: models.SubscriptionError, step: Step
+    ) -> None:
+        self._session.respond(
+            step,
+            subscription_response=rtc.SubscriptionResponse(
+                track_sid=subscription.track_sid, err=error
+            ),
+        )
+
+    def _due(self, subscription: Subscription) -> float | None:
+        """When a subscription that does not come is given up or complained of."""
+        if not subscription.is_wanted or subscription.plan is not None:
+            return None
+        settings = self._session.settings
+        if subscription.down_track is None:
+            is_unknown = subscription.track_sid not in self._directory.tracks
+            return subscription.wanted_at + settings.unknown_track_timeout if is_unknown else None
+        if self._active_at is None or subscription.is_lateness_told:
+            return None
+        return max(self._active_at, subscription.offered_at) + settings.bind_timeout
+
+
+def _kind_of(track: DirectoryTrack) -> Kind:
+    return "video" if track.info.type == models.TrackType.VIDEO else "audio"

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import enum
 from collections import Counter
-from collections.abc import Iterator, Set
+from collections.abc import Collection, Iterator, Set
 from dataclasses import dataclass, field, replace
 
 from livekit.protocol import models
 
 from contracts.room.v1 import room_pb2
-from sfu.core.plans import DownTrack
+from sfu.core.codecs import sendable
+from sfu.core.plans import DownTrack, Kind, SenderPlan
 from sfu.core.quality import HIGH, LOW, TrackSetting
 
 
@@ -50,22 +51,58 @@ class DirectoryTrack:
 
 
 @dataclass(slots=True)
+class LocalTrack:
+    """A track published on this node: one engine track for each codec that arrives, by mime.
+
+    `suspended` has the codecs that gave way to a backup codec (codec regression).
+    """
+
+    publisher_sid: str
+    engine_ids: dict[str, int] = field(default_factory=dict)
+    suspended: frozenset[str] = frozenset()
+
+
+@dataclass(slots=True)
 class Directory:
     """This node's replica of the room's tracks.
 
-    `engine_ids` has the tracks published on this node. `shown` has the tracks that clients were
-    told of in a participant update: media of unknown participants is dropped by clients.
+    `local` has the tracks published on this node. `shown` has the tracks that clients were told of
+    in a participant update: media of unknown participants is dropped by clients.
     """
 
     tracks: dict[str, DirectoryTrack] = field(default_factory=dict)
-    engine_ids: dict[str, int] = field(default_factory=dict)
+    local: dict[str, LocalTrack] = field(default_factory=dict)
     shown: set[str] = field(default_factory=set)
 
     def forget(self, track_sid: str) -> None:
         """The track is gone."""
         self.tracks.pop(track_sid, None)
-        self.engine_ids.pop(track_sid, None)
+        self.local.pop(track_sid, None)
         self.shown.discard(track_sid)
+
+    def engine_id(self, track_sid: str, mime: str) -> int | None:
+        """The engine track of one codec of a track, when it arrives on this node."""
+        local = self.local.get(track_sid)
+        return None if local is None else local.engine_ids.get(mime)
+
+    def choose_codec(self, track: models.TrackInfo, accepted: Collection[str]) -> str:
+        """The first upstream codec a client accepts, published or announced; empty: none.
+
+        Suspended codecs come last: somebody who takes nothing else gets them all the same.
+        """
+        local = self.local.get(track.sid)
+        suspended = frozenset() if local is None else local.suspended
+        mimes = sorted(upstream_mimes(track), key=lambda mime: mime in suspended)
+        is_encrypted = track.encryption != models.Encryption.Type.NONE
+        return next(
+            (mime for mime in mimes if sendable((mime,), accepted, encrypted=is_encrypted)), ""
+        )
+
+
+def upstream_mimes(track: models.TrackInfo) -> tuple[str, ...]:
+    """The codecs a track comes in, or may come in when somebody needs them: primary first."""
+    mimes = tuple(codec.mime_type.lower() for codec in track.codecs if codec.mime_type)
+    return mimes or (track.mime_type.lower(),)
 
 
 class Standing(enum.Enum):
@@ -80,7 +117,12 @@ class Standing(enum.Enum):
 
 @dataclass(slots=True)
 class Subscription:
-    """One participant's subscription to one track, from the wish to the sender."""
+    """One participant's subscription to one track, from the wish to the sender.
+
+    `plan` is what the client accepted. `codec` is the upstream codec chosen for it, which the
+    publisher may not send yet; `engine_track` is what the sender forwards. `refused` are the
+    upstream codecs of which the client took none.
+    """
 
     track_sid: str
     is_wanted: bool
@@ -88,8 +130,15 @@ class Subscription:
     publisher_sid: str = ""
     told_allowed: bool | None = None
     down_track: DownTrack | None = None
+    offered_at: float = 0.0
+    plan: SenderPlan | None = None
+    codec: str = ""
     sender: int | None = None
+    engine_track: int | None = None
     is_flowing: bool = False
+    is_paused: bool = False
+    is_lateness_told: bool = False
+    refused: frozenset[str] = frozenset()
 
 
 class Subscriptions:
@@ -151,7 +200,6 @@ class Subscriptions:
     def bind(self, subscription: Subscription, sender: int) -> None:
         """The subscription has an engine sender now."""
         subscription.sender = sender
-        subscription.is_flowing = False
         self._by_sender[sender] = subscription
         self._publishers[subscription.publisher_sid] += 1
 
@@ -168,6 +216,10 @@ class Subscriptions:
     def by_sender(self, sender: int) -> Subscription | None:
         """The subscription an engine sender is for."""
         return self._by_sender.get(sender)
+
+    def count(self, kind: Kind) -> int:
+        """How many of a kind were given to the negotiation."""
+        return sum(track.kind == kind for track in self.down_tracks())
 
     def publishers(self) -> Set[str]:
         """Sids of the participants at least one of whose tracks is being sent."""
