@@ -76,6 +76,8 @@ class Participant:
         self.identity = identity
         self.join_seconds = float("nan")
         """From dialing to every peer connection up."""
+        self.updates: list[float] = []
+        """When each participant update came, by the monotonic clock."""
         self._swarm = swarm
         self._engine = swarm.engine
         self._room = room
@@ -218,6 +220,8 @@ class Participant:
             case "join":
                 self._join = response.join
                 self._swarm.add_sid(response.join.participant.sid)
+            case "update":
+                self.updates.append(time.monotonic())
             case "offer":
                 await self._answer(response.offer)
             case "answer":
