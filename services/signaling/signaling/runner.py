@@ -224,8 +224,9 @@ class SocketRunner:
                     self._watch.accepted()
                     self._accepted = True
                     self._wire.on_writable = self._writable
-                    assert self._unwritten is not None  # Accept comes with the first response
-                    self._wire.write(self._codec.encode(self._unwritten.response))
+                    first, self._unwritten = self._unwritten, None
+                    assert first is not None  # Accept comes with the first response
+                    self._wire.write(self._codec.encode(first.response))
                     self._is_unwritten = True
                     if not self._wire.is_full:
                         self._writable()

@@ -422,11 +422,14 @@ impl ChunkWriter<'_> {
     }
 }
 
-/// What we sent on one transport and when, until feedback tells its fate. Memory is fixed at the start.
+/// What we sent on one transport and when, until feedback tells its fate. All its memory is taken with the first packet.
 #[derive(Debug)]
 pub struct TwccHistory {
-    /// A power of two long; a packet lies at its sequence number modulo the length.
+    /// A packet lies at its sequence number modulo the capacity. Empty before the first packet: most peer connections
+    /// of a large room never send media.
     slots: Vec<Option<Sent>>,
+    /// A power of two.
+    capacity: usize,
     next: u64,
 }
 
@@ -476,7 +479,8 @@ impl TwccHistory {
     pub fn new(capacity: usize) -> Self {
         let capacity = capacity.clamp(1, 1 << 15).next_power_of_two();
         Self {
-            slots: vec![None; capacity],
+            slots: Vec::new(),
+            capacity,
             next: 1 << 16,
         }
     }
@@ -488,6 +492,9 @@ impl TwccHistory {
 
     /// Notes that a packet of `bytes` went out under [`Self::next_sequence`], and returns that number.
     pub fn sent(&mut self, bytes: usize, now: Instant) -> u16 {
+        if self.slots.is_empty() {
+            self.slots = vec![None; self.capacity];
+        }
         let sequence = self.next;
         self.next += 1;
         let at = self.place(sequence);
@@ -513,8 +520,10 @@ impl TwccHistory {
         for (offset, status) in feedback.statuses().enumerate() {
             let sequence = base + offset as u64;
             let at = self.place(sequence);
-            let Some(sent) = self.slots[at]
-                .as_mut()
+            let Some(sent) = self
+                .slots
+                .get_mut(at)
+                .and_then(Option::as_mut)
                 .filter(|sent| sent.sequence == sequence)
             else {
                 continue;
@@ -549,7 +558,7 @@ impl TwccHistory {
     }
 
     fn place(&self, sequence: u64) -> usize {
-        sequence as usize & (self.slots.len() - 1)
+        sequence as usize & (self.capacity - 1)
     }
 }
 
