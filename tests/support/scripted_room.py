@@ -79,6 +79,7 @@ class Client:
     inbox: list[rtc.SignalResponse] = field(default_factory=list)
     refused: tuple[int, str] | None = None
     closed: str | None = None
+    close_code: int | None = None
 
     def send(self, **fields: object) -> None:
         """One SignalRequest."""
@@ -158,7 +159,9 @@ class Client:
 class World:
     """One room on one node."""
 
-    def __init__(self, **room_settings: object) -> None:
+    def __init__(
+        self, *, stage_settings: dict[str, object] | None = None, **room_settings: object
+    ) -> None:
         self.now = 1000.0
         self.ids = CountedIds()
         self.tokens: list[dict[str, object]] = []
@@ -174,7 +177,7 @@ class World:
                 "candidate:2 1 tcp 1671430143 127.0.0.1 7881 typ host tcptype passive",
             ),
             sign_token=self._sign,
-            simulate_allowed=True,
+            **{"simulate_allowed": True, **(stage_settings or {})},  # type: ignore[arg-type]
         )
         self.stage = stage.Stage("room1", NODE, self.ids, self.settings)
         counter = itertools.count(1)
@@ -212,6 +215,7 @@ class World:
         sdk: str = "JS",
         connect: bool = False,
         request: rtc.JoinRequest | None = None,
+        device: models.ClientInfo | None = None,
     ) -> Client:
         """A new client opens its socket; with `connect` its media comes up too."""
         client = self._client(identity, single)
@@ -219,6 +223,8 @@ class World:
         join.connection_settings.auto_subscribe = auto_subscribe
         join.connection_settings.adaptive_stream = adaptive_stream
         info = models.ClientInfo(protocol=protocol, sdk=models.ClientInfo.SDK.Value(sdk))
+        if device is not None:
+            info.MergeFrom(device)
         opened = node_pb2.OpenSession(
             room_name="room1",
             client_info=info.SerializeToString(),
@@ -230,7 +236,9 @@ class World:
             client.connect()
         return client
 
-    def resume(self, old: Client, *, participant_sid: str = "", protocol: int = 17) -> Client:
+    def resume(
+        self, old: Client, *, participant_sid: str = "", protocol: int = 17, reason: int = 0
+    ) -> Client:
         """The client comes back on a new socket."""
         client = self._client(old.identity, old.is_single)
         opened = node_pb2.OpenSession(
@@ -239,6 +247,7 @@ class World:
             single_peer_connection=old.is_single,
             reconnect=True,
             participant_sid=participant_sid,
+            reconnect_reason=reason,
         )
         self.feed(stage.SocketOpened(client.socket, opened, claims_of(old.identity, None, "")))
         return client
@@ -299,8 +308,9 @@ class World:
                             client.inbox.append(rtc.SignalResponse.FromString(response))
                     case stage.RefuseSocket(socket, status, message):
                         self.clients[socket].refused = (status, message)
-                    case stage.CloseSocket(socket, reason):
+                    case stage.CloseSocket(socket, reason, code):
                         self.clients[socket].closed = reason
+                        self.clients[socket].close_code = code
                     case stage.CountDropped(why):
                         self.dropped.append(why)
                     case stage.TellRoom(fact):
@@ -371,6 +381,7 @@ class FakePublisherNegotiation:
             raise negotiation.BadDescription("not JSON") from error
         is_restart = bool(self._ufrag) and offer["ufrag"] != self._ufrag
         self._ufrag = offer["ufrag"]
+        self.candidates = tuple(candidates)
         if is_restart:
             self._local = plans.LocalTransport(*fresh_credentials, self._local.fingerprint)
         sections = {section["mid"]: section for section in offer["sections"]}
@@ -507,6 +518,7 @@ class FakeSubscriberNegotiation:
         if self._is_outstanding or not self._debounce.take(now):
             return None
         self._is_outstanding = True
+        self.candidates = tuple(candidates)
         restart, self._is_restart = self._is_restart, False
         self._offer_id += 1
         mids = {str(index + 1): sid for index, sid in enumerate(self._tracks)}

@@ -101,9 +101,9 @@ class SignalStreams:
         opened = node_pb2.SessionOpened(participant_sid=participant_sid)
         self._put(socket.stream, [socket.session], opened=opened)
 
-    def close(self, socket: SocketRef, reason: str) -> None:
+    def close(self, socket: SocketRef, reason: str, code: int = NORMAL_CLOSURE) -> None:
         """After what was sent before."""
-        close = node_pb2.CloseSocket(code=NORMAL_CLOSURE, reason=reason)
+        close = node_pb2.CloseSocket(code=code, reason=reason)
         self._put(socket.stream, [socket.session], close=close)
 
     async def finish(self, grace_s: float) -> None:

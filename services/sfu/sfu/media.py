@@ -16,6 +16,7 @@ import mediacore
 from sfu.core import media_commands as commands
 from sfu.core import media_events as events
 
+NO_CAP = "this media core cannot cap what it sends"
 STATS_INTERVAL = 5.0  # seconds between loss reports
 TRAFFIC_INTERVAL = 2.0  # seconds, at least, between two readings of what flows
 
@@ -55,6 +56,7 @@ class EngineAdapter:
         self._stats_timer: asyncio.TimerHandle | None = None
         self._on_stats: Callable[[mediacore.Stats], None] = _ignore
         self._received: dict[int, tuple[int, int]] = {}  # track -> (packets, lost)
+        self._sent: dict[int, int] = {}  # sender -> packets
         self._traffic = Traffic()
         self._bytes: tuple[float, dict[int, int], dict[int, int]] | None = None
         self.is_closed = False
@@ -129,8 +131,14 @@ class EngineAdapter:
 
     def perform(self, command: commands.Command) -> None:
         """Queue one command for the engine; what goes wrong comes back as `Rejected`."""
-        if not self.is_closed:
-            _perform(self._engine, command)
+        if self.is_closed:
+            return
+        if isinstance(command, commands.SetBandwidthCap):
+            refused = events.Rejected("set_bandwidth_cap", command.pc, NO_CAP)
+            assert self._loop is not None  # commands come from stages, which `start` feeds
+            self._loop.call_soon(self._on_event, refused)
+            return
+        _perform(self._engine, command)
 
     def _drain(self) -> None:
         for event in self._engine.drain():
@@ -148,10 +156,19 @@ class EngineAdapter:
             lost = max(0, track.lost - before_lost)
             expected = max(0, track.packets - before_packets) + lost
             share = lost / expected if expected else 0.0
-            self._on_event(events.TrackLoss(track.track, share))
+            # What nothing came of (muted, paused, DTX) keeps the jitter of its last packets.
+            jitter = track.jitter if track.packets > before_packets else 0.0
+            self._on_event(events.TrackLoss(track.track, share, jitter))
         self._received = seen
+        sent: dict[int, int] = {}
         for sender in stats.senders:
-            self._on_event(events.SenderLoss(sender.sender, sender.fraction_lost))
+            sent[sender.sender] = sender.packets
+            # The far side's last report stays as it was when nothing is sent any more.
+            is_sending = sender.packets > self._sent.get(sender.sender, 0)
+            share = sender.fraction_lost if is_sending else 0.0
+            round_trip = sender.rtt or 0.0
+            self._on_event(events.SenderLoss(sender.sender, share, round_trip))
+        self._sent = sent
 
 
 def _rate(now: dict[int, int], before: dict[int, int], seconds: float) -> float:
@@ -236,6 +253,8 @@ def _perform(engine: mediacore.Engine, command: commands.Command) -> None:  # no
             )
         case commands.RemoveSender():
             engine.remove_sender(command.sender)
+        case commands.SetBandwidthCap():
+            raise NotImplementedError(NO_CAP)  # `perform` refuses it
         case commands.OpenDataChannel():
             engine.open_data_channel(
                 command.pc, command.label, command.ordered, command.max_retransmits

@@ -170,8 +170,8 @@ class Node:
                     around.sockets.send(sockets, response)
                 case stage.RefuseSocket(socket, http_status, message):
                     around.sockets.refuse(socket, http_status, message)
-                case stage.CloseSocket(socket, reason):
-                    around.sockets.close(socket, reason)
+                case stage.CloseSocket(socket, reason, code):
+                    around.sockets.close(socket, reason, code)
                 case _:
                     pass  # there is no room to tell, and no media yet
 

@@ -54,7 +54,7 @@ class Sockets(Protocol):
         lease_refused: bool = False,
     ) -> None: ...
     def opened(self, socket: stage.SocketRef, participant_sid: str) -> None: ...
-    def close(self, socket: stage.SocketRef, reason: str) -> None: ...
+    def close(self, socket: stage.SocketRef, reason: str, code: int = stage.NORMAL) -> None: ...
 
 
 class Media(Protocol):
@@ -595,9 +595,9 @@ class RoomRunner:
                     self.sockets.discard(socket)
                     self._around.metrics.refused.add(1, "room")
                     self._around.sockets.refuse(socket, http_status, message)
-                case stage.CloseSocket(socket, reason):
+                case stage.CloseSocket(socket, reason, code):
                     self.sockets.discard(socket)
-                    self._around.sockets.close(socket, reason)
+                    self._around.sockets.close(socket, reason, code)
                 case stage.CountDropped() | stage.RateConnections():
                     pass  # only observed
                 case stage.TellRoom(fact):

@@ -2,7 +2,6 @@
 
 import pytest
 
-from sfu.core.connection_quality import EXCELLENT, LOST, score_of
 from sfu.core.speakers import Speaker, Speakers
 
 
@@ -44,11 +43,3 @@ def test_speaker_nobody_hears_of_expires() -> None:
 def test_loudest_track_of_a_participant_counts() -> None:
     one, two = Speakers(), Speakers()
     assert one.observe([("a", 40, 1.0), ("a", 5, 1.0)], 0) == two.observe([("a", 5, 1.0)], 0)
-
-
-def test_connection_score_falls_with_loss() -> None:
-    assert score_of([], is_connected=True) == EXCELLENT
-    assert score_of([0.5], is_connected=False) == LOST
-    scores = [score_of([loss], is_connected=True) for loss in (0.0, 0.01, 0.05, 0.2, 0.9)]
-    assert [s.score for s in scores] == sorted((s.score for s in scores), reverse=True)
-    assert len({int(s.quality) for s in scores}) >= 3

@@ -3,6 +3,7 @@
 import pytest
 from livekit.protocol import models, rtc
 
+from sfu.core.connection_quality import Condition
 from sfu.core.effects import SendSignal, Step
 from sfu.core.media_commands import (
     AddReceiver,
@@ -375,9 +376,9 @@ def test_loss_of_an_ended_track_no_longer_counts(world: World) -> None:
     (track,) = world.session(a).publishing.publications
     assert track.engine_id is not None
     world.media(TrackLoss(track.engine_id, 0.3))
-    assert world.session(a).losses == {track.engine_id: 0.3}
+    assert world.session(a).conditions == {track.engine_id: Condition(0.3)}
     a.offer({"mid": "7", "kind": "audio"}, offer_id=3)
-    assert world.session(a).losses == {}
+    assert world.session(a).conditions == {}
 
 
 @pytest.mark.parametrize("single", [False, True])

@@ -13,9 +13,10 @@ from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import ClientTraits, CodecPolicy
 from sfu.core.data import DATA_TRACK_LABEL, LOSSY_LABEL, RELIABLE_LABEL
 from sfu.core.effects import Step
+from sfu.core.fallback import Preference
 from sfu.core.negotiation import Debounce, NegotiationConfig
 from sfu.core.offering import SubscriberNegotiation
-from sfu.core.peer_connection import PeerConnection
+from sfu.core.peer_connection import PeerConnection, is_udp
 from sfu.core.plans import DownTrack, LocalTransport
 from sfu.core.session import Opening, SignalSession
 
@@ -29,7 +30,7 @@ class Connections:
     `sections_wanted` takes the place of `offers` in single mode: the wish that the client offers.
     """
 
-    def __init__(self, session: SignalSession, opening: Opening) -> None:
+    def __init__(self, session: SignalSession, opening: Opening, preference: Preference) -> None:
         self._session = session
         self._traits = ClientTraits.of(opening.client)
         self._ice_lite = (
@@ -46,6 +47,8 @@ class Connections:
         self.subscriber = None if opening.is_single else self._make(is_offered_here=True)
         self.answers: PublisherNegotiation | None = None
         self.offers: SubscriberNegotiation | None = None
+        self.preference = preference
+        self.prefer(preference)
         self.sections_wanted = Debounce()
         self.has_answered = False
         self.has_no_channels = False
@@ -95,6 +98,11 @@ class Connections:
         return self.sending.is_connected or self.primary.is_connected
 
     @property
+    def is_up(self) -> bool:
+        """All that carries media does: no connection that was up is silent."""
+        return self.is_receiving and not any(pc.is_broken for pc in self.all)
+
+    @property
     def is_established(self) -> bool:
         """Data can be sent: the channels are open, or the client wants none."""
         has_channels = {RELIABLE_LABEL, LOSSY_LABEL} <= self.primary.channels
@@ -105,6 +113,20 @@ class Connections:
         if self.subscriber is not None and self.is_subscriber_primary:
             self.subscriber.create(step)
             self.subscriber.open_channels(step, SERVER_CHANNELS)
+
+    def prefer(self, preference: Preference) -> None:
+        """Candidates are filtered from now on; those in use are until the next ICE restart."""
+        self.preference = preference
+        for pc in self.all:
+            pc.takes_udp = preference.allows_udp
+
+    @property
+    def candidates(self) -> tuple[str, ...]:
+        """Ours, for the next description."""
+        candidates = self._session.settings.candidates
+        if self.preference.allows_udp:
+            return candidates
+        return tuple(line for line in candidates if not is_udp(line))
 
     def close(self, step: Step) -> None:
         """Silently."""

@@ -12,8 +12,14 @@ from typing import Protocol
 from contracts.room.v1 import room_pb2
 from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
 from sfu.core.connection_quality import ConnectionScore
+from sfu.core.ice_servers import NO_SERVERS, IceServers
 from sfu.core.media_commands import Command
 from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
+
+NORMAL = 1000
+ABNORMAL = 1011
+"""WebSocket close codes (RFC 6455 section 7.4.1): a client takes a normal one for the end, and an
+abnormal one for a reason to resume at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,10 +49,11 @@ class RefuseSocket:
 
 @dataclass(frozen=True, slots=True)
 class CloseSocket:
-    """Close with code 1000 after what was sent before is flushed. `reason` is for logs."""
+    """Close after what was sent before is flushed. `reason` is for logs."""
 
     socket: SocketRef
     reason: str
+    code: int = NORMAL
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +110,7 @@ class StageSettings:
     candidates: tuple[str, ...]  # of the node, for every description; preferred first
     sign_token: Callable[[Mapping[str, object]], str]  # claims with exp and nbf, without iss -> JWT
     region: str = ""
-    ice_servers: tuple[bytes, ...] = ()  # livekit.ICEServer
+    ice_servers: IceServers = NO_SERVERS
     enabled_codecs: tuple[str, ...] = (*AUDIO_MIMES, *VIDEO_MIMES)
     ice_lite: bool = True
     simulate_allowed: bool = False
@@ -164,6 +171,14 @@ class QualityRepeatWanted:
 
 
 @dataclass(frozen=True, slots=True)
+class Resumed:
+    """A session's client is back; what was said since that time may be lost."""
+
+    participant_sid: str
+    since: float  # on the clock of `Step.now`
+
+
+@dataclass(frozen=True, slots=True)
 class TrackGone:
     """A local track ended: nobody can be subscribed to it any more."""
 
@@ -190,6 +205,7 @@ Notice = (
     | LayersWanted
     | MediaConnected
     | QualityRepeatWanted
+    | Resumed
     | TrackGone
     | CodecsChanged
     | Departed

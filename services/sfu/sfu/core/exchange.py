@@ -43,7 +43,7 @@ class Exchange:
                 self._publishing.publications.announced(),
                 subscriptions.down_tracks() if self._session.is_single else (),
                 fresh_credentials=self._session.ids.ice_credentials(),
-                candidates=self._session.settings.candidates,
+                candidates=connections.candidates,
             )
         except BadDescription as error:
             return NegotiationFailed(str(error))
@@ -102,7 +102,7 @@ class Exchange:
             or not self._session.is_told
         ):
             return None
-        offer = connections.offers.poll(step.now, self._session.settings.candidates)
+        offer = connections.offers.poll(step.now, connections.candidates)
         if offer is None or isinstance(offer, NegotiationFailed):
             return offer
         connections.subscriber.create(step)

@@ -201,6 +201,18 @@ class RemoveSender:
 
 
 @dataclass(frozen=True, slots=True)
+class SetBandwidthCap:
+    """The most that a peer connection is sent, in bits a second; None: as much as the path carries.
+
+    With `allow_pause` videos may stop that do not fit; else each keeps its lowest layer.
+    """
+
+    pc: int
+    bps: int | None
+    allow_pause: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class OpenDataChannel:
     """A server-created channel; kept over a restart of the transport."""
 
@@ -234,6 +246,7 @@ Command = (
     | AddSender
     | SetSenderLayers
     | RemoveSender
+    | SetBandwidthCap
     | OpenDataChannel
     | SendData
 )

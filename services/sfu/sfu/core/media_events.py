@@ -118,18 +118,20 @@ class Rejected:
 
 @dataclass(frozen=True, slots=True)
 class TrackLoss:
-    """From the stats snapshot: share of a received track's packets lost lately, 0..1."""
+    """From the stats snapshot: share of a received track's packets lost lately, 0..1; seconds."""
 
     track: int
     fraction_lost: float
+    jitter: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class SenderLoss:
-    """From the stats snapshot: share of a sender's packets the far side says it lost, 0..1."""
+    """From the stats snapshot: share of a sender's packets the far side says it lost; seconds."""
 
     sender: int
     fraction_lost: float
+    round_trip: float = 0.0
 
 
 MediaEvent = (

@@ -1,9 +1,10 @@
 """One participant's session on this node: joining, joined, active, disconnected.
 
 The course of a session and what it does at each step: its socket, resumes, permissions, profile,
-data. Its media is in two halves, publishing.py and subscribing.py, over connections.py. It does not
-decide who is in the room nor what others see of it (the Room does), and it knows no other session:
-what concerns others it leaves as notices in the step.
+data. Its media is in two halves, publishing.py and subscribing.py, over connections.py; what it says
+first is in greetings.py, how it outlives failures in reconnecting.py. It does not decide who is in
+the room nor what others see of it (the Room does), and it knows no other session: what concerns
+others it leaves as notices in the step.
 """
 
 from __future__ import annotations
@@ -14,23 +15,30 @@ from livekit.protocol import models, rtc
 
 from contracts.room.v1 import room_pb2
 from sfu.core import responses
-from sfu.core.codecs import CodecPolicy, enabled_publish_codecs
+from sfu.core.codecs import CodecPolicy
 from sfu.core.connections import Connections
 from sfu.core.data import RELIABLE_LABEL, Addressed, HeldPackets, Sender
 from sfu.core.effects import (
+    ABNORMAL,
+    NORMAL,
     Departed,
     Ids,
     MediaConnected,
     QualityRepeatWanted,
     RefuseSocket,
+    Resumed,
     SocketRef,
     StageSettings,
     Step,
 )
 from sfu.core.exchange import Exchange
-from sfu.core.media_commands import SendData
+from sfu.core.fallback import Fallbacks, Preference
+from sfu.core.greetings import Greetings
+from sfu.core.media_commands import SendData, SetBandwidthCap
 from sfu.core.plans import NegotiationFailed
 from sfu.core.publishing import Publishing
+from sfu.core.reconnecting import Reconnecting
+from sfu.core.scenarios import Scenarios
 from sfu.core.session import Opening, Reason, SignalSession, State
 from sfu.core.subscribing import Subscribing
 from sfu.core.subscription import Directory
@@ -39,7 +47,7 @@ Action = rtc.LeaveRequest.Action
 DisconnectReason = models.DisconnectReason
 
 TOMBSTONE_PROTOCOL = 9
-RESUME_PROTOCOL = 13
+FAST_START_PROTOCOL = 8
 LEAVE_REASONS = frozenset(
     {
         DisconnectReason.CLIENT_INITIATED,
@@ -63,25 +71,28 @@ class Participant(SignalSession):
         settings: StageSettings,
         directory: Directory,
         owners: dict[int, str],
+        fallbacks: Fallbacks,
         step: Step,
     ) -> None:
-        super().__init__(opening, ids=ids, settings=settings, owners=owners)
-        self.connections = Connections(self, opening)
+        super().__init__(
+            opening, ids=ids, settings=settings, owners=owners, joining_ms=step.wall_ms
+        )
+        self.connections = Connections(self, opening, fallbacks.of(self.identity, step.now))
         self.publishing = Publishing(self, self.connections, directory)
         self.subscribing = Subscribing(self, self.connections, directory, opening)
         self.last_sequence = 0
-        self.is_signal_dropped_on_resume = False
+        self.scenarios = Scenarios(self)
 
         self._exchange = Exchange(self, self.connections, self.publishing, self.subscribing)
+        self._greetings = Greetings(self, self.connections, node_id)
+        self._reconnecting = Reconnecting(self, self.connections, fallbacks)
+        self._fallbacks = fallbacks
         self._request = opening.request
-        self._node_id = node_id
-        self._configuration = responses.client_configuration(opening.client)
+        self._is_resumed_early = False
+        self._missed_since = step.now
         self._held = HeldPackets()
-        self._last_signal_ms = step.wall_ms
         self._join_by: float | None = step.now + settings.join_timeout
         self._token_at: float | None = None
-        self._ask_resume_at: float | None = None
-        self._gone_at: float | None = None
 
     # ------------------------------------------------------------------ joining and leaving
 
@@ -115,18 +126,22 @@ class Participant(SignalSession):
         room = models.Room.FromString(order.room)
         if room.enabled_codecs:
             self.publishing.enabled_codecs = tuple(codec.mime for codec in room.enabled_codecs)
-        codecs = CodecPolicy.of(self.publishing.enabled_codecs, self._configuration)
+        codecs = CodecPolicy.of(self.publishing.enabled_codecs, self._greetings.configuration)
         self.connections.begin(codecs, sync_streams=order.sync_streams)
         self.subscribing.sif_trailer = order.sif_trailer
         self.state = State.JOINED
-        self.respond(step, join=self._join_response(room, order, codecs))
+        if self._is_resumed_early:
+            self._say_reconnect(0, step)
+        else:
+            self.respond(step, join=self._greetings.join(room, order, codecs, step))
         self.refresh_token(step)
         self.connections.start_subscriber(step)
         for request in self._request.add_track_requests:
             self.publishing.add_track(request, step)
         if self._request.HasField("publisher_offer"):
             self.take_offer(self._request.publisher_offer, step)
-        self.subscribing.reconcile_all(step)
+        if self.client.protocol >= FAST_START_PROTOCOL:
+            self.subscribing.reconcile_all(step)
         self.connections.want_first_offer(step)
         self._fails(self._exchange.poll(step), step)
 
@@ -141,29 +156,27 @@ class Participant(SignalSession):
         self.connections.disown()
         step.notices.append(Departed(self.sid))
 
-    def resume(self, socket: SocketRef, step: Step) -> None:
+    def resume(self, socket: SocketRef, reason: int, step: Step) -> None:
         """The client is back on a new socket; media never stopped (LiveKit: resume)."""
         self.close_socket(step, "resumed on another socket")
         self.socket = socket
-        self._ask_resume_at = None
-        primary = self.connections.primary
-        is_broken = primary.was_connected and not primary.is_connected
-        # The engine says Failed once: without an ICE restart nothing would end this session.
-        self._gone_at = step.now + self.settings.reconnect_window if is_broken else None
-        reconnect = rtc.ReconnectResponse(
-            client_configuration=self._configuration,
-            server_info=responses.server_info(self._node_id, self.settings.region),
-            last_message_seq=self.last_sequence,
-        )
-        for server in self.settings.ice_servers:
-            reconnect.ice_servers.add().MergeFromString(server)
-        self.respond(step, reconnect=reconnect)
-        since = self._last_signal_ms
+        if self.state is State.JOINING:
+            self._is_resumed_early = True  # `reconnect` takes the place of `join`
+            return
+        self._say_reconnect(reason, step)
+
+    def _say_reconnect(self, reason: int, step: Step) -> None:
+        self._reconnecting.resumed(reason, step)
+        self.respond(step, reconnect=self._greetings.reconnect(self.last_sequence, step))
+        since = self.last_signal_ms
+        self._missed_since = step.now - max(0, step.wall_ms - since) / 1000
         self.tell_room(step, resume_requested=room_pb2.ResumeRequested(tombstones_since_ms=since))
         self.touch(step)
 
     def complete_resume(self, order: room_pb2.Resumed, step: Step) -> None:
         """The Room told what there is now and who left meanwhile."""
+        if not self._reconnecting.is_latest():
+            return  # the client has come back once more: that answer is for it
         if self.client.protocol >= TOMBSTONE_PROTOCOL:
             self.send_all(responses.participant_updates(order.departed), step)
         self.send_all(responses.participant_updates(order.participants), step)
@@ -172,20 +185,20 @@ class Participant(SignalSession):
         self._fails(self._exchange.restart_subscriber(step), step)
         self.subscribing.request_keyframes(step)
         step.notices.append(QualityRepeatWanted(self.sid))
-        if self.is_signal_dropped_on_resume:
-            self.is_signal_dropped_on_resume = False
+        step.notices.append(Resumed(self.sid, self._missed_since))
+        if self.scenarios.drops_resumed(step.now):
             self.drop_socket(step, "simulated")
 
     def lose_socket(self, step: Step) -> None:
         """The socket is gone without a leave. Media decides how long the session stays."""
         self.socket = None
-        self._ask_resume_at = None
+        self._reconnecting.socket_lost()
         if not self.connections.was_connected:
             self.depart(DisconnectReason.SIGNAL_CLOSE, step)
 
     def drop_socket(self, step: Step, why: str) -> None:
         """Close the socket ourselves, without a leave; the session stays as for a lost one."""
-        self.close_socket(step, why)
+        self.close_socket(step, why, ABNORMAL)
         self.lose_socket(step)
 
     def leave(self, reason: int, step: Step) -> None:
@@ -200,11 +213,11 @@ class Participant(SignalSession):
         self.close_socket(step, why)
         self._clean_up(step)
 
-    def depart(self, reason: int, step: Step) -> None:
-        """Gone without a word to the client."""
+    def depart(self, reason: int, step: Step, *, code: int = NORMAL) -> None:
+        """Gone without a word to the client but the close code."""
         if self.state is State.DISCONNECTED:
             return
-        self.close_socket(step, "session ended")
+        self.close_socket(step, "session ended", code)
         self._clean_up(step)
         self.tell_left(reason, step)
 
@@ -222,7 +235,7 @@ class Participant(SignalSession):
     def tick(self, step: Step) -> None:
         """Do what is due by time alone."""
         now = step.now
-        if self._gone_at is not None and now >= self._gone_at:
+        if self._reconnecting.is_over(step):
             self.depart(DisconnectReason.CONNECTION_TIMEOUT, step)
             return
         if self._join_by is not None and now >= self._join_by:
@@ -230,10 +243,9 @@ class Participant(SignalSession):
             self.end(DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, step)
             self.tell_left(DisconnectReason.JOIN_FAILURE, step)
             return
-        if self._ask_resume_at is not None and now >= self._ask_resume_at:
-            self._ask_resume(step)
         if self._token_at is not None and now >= self._token_at:
             self.refresh_token(step)
+        self.scenarios.tick(step)
         self.subscribing.tick(step)
         self._fails(self._exchange.poll(step), step)
 
@@ -242,10 +254,10 @@ class Participant(SignalSession):
         if self.state is State.DISCONNECTED:
             return None
         times = [
-            self._ask_resume_at,
-            self._gone_at,
+            self._reconnecting.next_timeout(),
             self._join_by,
             self._token_at,
+            self.scenarios.next_timeout(),
             self.subscribing.next_timeout(),
             self.connections.next_timeout(),
         ]
@@ -258,15 +270,15 @@ class Participant(SignalSession):
         pc = self.connections.by_id(pc_id)
         if pc is None or self.state < State.JOINED:
             return
-        pc.is_connected = True
-        pc.was_connected = True
-        if pc is self.connections.primary:
-            self._gone_at = None
+        pc.connected(step.now)
+        self._reconnecting.media_connected(step)
         if pc is self.connections.primary and self.state is State.JOINED:
             self.state = State.ACTIVE
             self._join_by = None
             self.subscribing.activated(step)
             self.tell_room(step, activated=room_pb2.Activated())
+            if self.client.protocol < FAST_START_PROTOCOL:
+                self.subscribing.reconcile_all(step)
         self.subscribing.request_keyframes(step)
         self._release_held(step)
         step.notices.append(MediaConnected(self.sid))
@@ -280,18 +292,13 @@ class Participant(SignalSession):
         self.touch(step)
 
     def media_failed(self, pc_id: int, step: Step) -> None:
-        """One transport is beyond repair: have the client resume, and wait a little for it.
-
-        Clients that leave close their transports first, so that a goodbye may be on its way: the
-        socket is kept for it a moment longer.
-        """
+        """One transport is beyond repair without an ICE restart."""
         pc = self.connections.by_id(pc_id)
         if pc is None or self.state < State.JOINED or pc.remote is None:
             return
         pc.is_connected = False
-        if self.socket is not None and self._ask_resume_at is None:
-            self._ask_resume_at = step.now + self.settings.goodbye_patience
-        self._gone_at = step.now + self.settings.resume_grace
+        pc.is_failed = True
+        self._reconnecting.media_failed(pc, step)
         self.touch(step)
 
     def channel_opened(self, pc_id: int, label: str, step: Step) -> None:
@@ -335,6 +342,16 @@ class Participant(SignalSession):
             return False
         self.fail(step, f"negotiation failed: {failed.reason}")
         return True
+
+    def switch_candidates(self, wanted: Preference, step: Step) -> None:
+        """Have both connections use other candidates, ours at once, the client's with its offer."""
+        self.connections.prefer(self._fallbacks.prefer(self.identity, wanted, step.now))
+        self._fails(self._exchange.restart_subscriber(step), step)
+
+    def cap_bandwidth(self, bps: int, step: Step) -> None:
+        """At most so many bits a second are sent; 0: no cap."""
+        allow_pause = self._request.connection_settings.subscriber_allow_pause
+        step.emit(SetBandwidthCap(self.connections.sending.id, bps or None, allow_pause))
 
     # ------------------------------------------------------------- permissions and profile
 
@@ -409,46 +426,7 @@ class Participant(SignalSession):
         """Whether this node plays faults for tests."""
         return self.settings.simulate_allowed
 
-    def note_signal(self, wall_ms: int) -> None:
-        """A request came."""
-        self._last_signal_ms = wall_ms
-
     # ----------------------------------------------------------------------------- private
-
-    def _join_response(
-        self, room: models.Room, order: room_pb2.Admit, codecs: CodecPolicy
-    ) -> rtc.JoinResponse:
-        info = responses.server_info(self._node_id, self.settings.region)
-        join = rtc.JoinResponse(
-            room=room,
-            participant=models.ParticipantInfo.FromString(order.participant),
-            server_version=info.version,
-            server_region=info.region,
-            subscriber_primary=self.connections.is_subscriber_primary,
-            client_configuration=self._configuration,
-            ping_interval=self.settings.ping_interval,
-            ping_timeout=self.settings.ping_timeout,
-            server_info=info,
-            sif_trailer=order.sif_trailer,
-            enabled_publish_codecs=enabled_publish_codecs(codecs),
-            fast_publish=self.grants.permission.can_publish,
-        )
-        for other in order.others:
-            join.other_participants.add().MergeFromString(other)
-        for server in self.settings.ice_servers:
-            join.ice_servers.add().MergeFromString(server)
-        return join
-
-    def _ask_resume(self, step: Step) -> None:
-        self._ask_resume_at = None
-        if self.client.protocol >= RESUME_PROTOCOL:
-            self.send(
-                responses.leave(
-                    DisconnectReason.CONNECTION_TIMEOUT, Action.RESUME, self.client.protocol
-                ),
-                step,
-            )
-        self.close_socket(step, "media failed")
 
     def _clean_up(self, step: Step) -> None:
         """Free everything in the engine; what others get of this session ends too."""

@@ -38,8 +38,12 @@ class PeerConnection:
     is_created: bool = False
     is_connected: bool = False
     was_connected: bool = False
+    is_failed: bool = False
+    takes_udp: bool = True
+    """Whether UDP candidates of the client count."""
     remote: RemoteParameters | None = None
     channels: set[str] = field(default_factory=set)
+    _connected_at: float = 0.0
     _waiting: list[str] = field(default_factory=list)
     _seen: set[str] = field(default_factory=set)
 
@@ -70,6 +74,22 @@ class PeerConnection:
                 )
             )
 
+    def connected(self, now: float) -> None:
+        """ICE and DTLS are up, for the first time or again."""
+        if not self.is_connected:
+            self._connected_at = now
+        self.is_connected = self.was_connected = True
+        self.is_failed = False
+
+    @property
+    def is_broken(self) -> bool:
+        """It was up, and is not."""
+        return self.was_connected and not self.is_connected
+
+    def lived(self, now: float) -> float | None:
+        """How long ago it came up last; None: never."""
+        return now - self._connected_at if self.was_connected else None
+
     def restart(self, local: LocalTransport, step: Step) -> None:
         """New local credentials were put into a description."""
         self.local = local
@@ -88,9 +108,12 @@ class PeerConnection:
     def add_candidate(self, candidate_init: str, step: Step) -> None:
         """A trickled RTCIceCandidateInit as JSON. Raises BadCandidate.
 
-        The end of candidates, repetitions (once a mid) and mDNS names are dropped silently.
+        The end of candidates, repetitions (once a mid), mDNS names and unwanted transports are
+        dropped silently.
         """
         candidate = _candidate_of(candidate_init)
+        if is_udp(candidate) and not self.takes_udp:
+            return
         if not candidate or candidate in self._seen or ".local" in candidate:
             return
         if len(self._seen) >= MAX_CANDIDATES:
@@ -107,6 +130,11 @@ class PeerConnection:
             self.is_created = False
             self.is_connected = False
             step.emit(ClosePeerConnection(self.id))
+
+
+def is_udp(candidate: str) -> bool:
+    """Whether a candidate line is of UDP (RFC 8839 section 5.1)."""
+    return candidate.split(" ", 3)[2:3] in (["udp"], ["UDP"])
 
 
 def _candidate_of(candidate_init: str) -> str:

@@ -12,7 +12,8 @@ from typing import Any
 from livekit.protocol import models, rtc
 
 from contracts.room.v1 import room_pb2
-from sfu.core.effects import Step
+from sfu.core.effects import ABNORMAL, Step
+from sfu.core.fallback import Preference
 from sfu.core.participant import Action, DisconnectReason, Participant
 from sfu.core.peer_connection import BadCandidate
 from sfu.core.quality import TrackSetting
@@ -24,7 +25,7 @@ NO_TRACK = "track does not exist"
 
 def dispatch(participant: Participant, request: rtc.SignalRequest, step: Step) -> None:
     """Call the function of the request's case."""
-    participant.note_signal(step.wall_ms)
+    participant.last_signal_ms = step.wall_ms
     case = request.WhichOneof("message")
     if case is None:
         return
@@ -116,11 +117,28 @@ def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> 
         subscription(participant, request.subscription, step)
 
 
-def simulate(participant: Participant, request: rtc.SimulateScenario, step: Step) -> None:
-    """Faults on demand, for tests of SDKs; only where the node allows it."""
-    if not participant.is_simulation_allowed:
+def simulate(  # noqa: C901 - a table
+    participant: Participant, request: rtc.SimulateScenario, step: Step
+) -> None:
+    """Faults on demand, for tests of SDKs; only where the node allows it.
+
+    A flag that is false asks for nothing. What a scenario leaves for later is in scenarios.py.
+    """
+    case = request.WhichOneof("scenario")
+    if case is None or not participant.is_simulation_allowed:
         return
-    match request.WhichOneof("scenario"):
+    value = getattr(request, case)
+    match case:
+        case "speaker_update":
+            participant.scenarios.speak(value, step)
+        case "switch_candidate_protocol":
+            known = value in rtc.CandidateProtocol.values()
+            preference = Preference(value) if known else Preference.ANY
+            participant.switch_candidates(preference, step)
+        case "subscriber_bandwidth":
+            participant.cap_bandwidth(value, step)
+        case _ if not value:
+            pass
         case "server_leave":
             participant.end(DisconnectReason.SERVER_SHUTDOWN, Action.DISCONNECT, step)
             participant.tell_left(DisconnectReason.SERVER_SHUTDOWN, step)
@@ -128,13 +146,11 @@ def simulate(participant: Participant, request: rtc.SimulateScenario, step: Step
             participant.end(DisconnectReason.CLIENT_INITIATED, Action.RECONNECT, step)
             participant.tell_left(DisconnectReason.CLIENT_INITIATED, step)
         case "node_failure" | "migration":
-            participant.depart(DisconnectReason.STATE_MISMATCH, step)
+            participant.depart(DisconnectReason.STATE_MISMATCH, step, code=ABNORMAL)
         case "disconnect_signal_on_resume":
-            participant.is_signal_dropped_on_resume = True
-        case "speaker_update":
-            speaking = models.SpeakerInfo(sid=participant.sid, level=0.9, active=True)
-            update = rtc.SpeakersChanged(speakers=[speaking])
-            participant.respond(step, speakers_changed=update)
+            participant.scenarios.spoil_resume(step)
+        case "disconnect_signal_on_resume_no_messages":
+            participant.scenarios.spoil_resumes_silently(step)
         case _:
             pass
 
@@ -145,7 +161,9 @@ def ping(participant: Participant, request: int, step: Step) -> None:
 
 
 def ping_req(participant: Participant, request: rtc.Ping, step: Step) -> None:
-    """The ping by which clients judge the socket."""
+    """The ping by which clients judge the socket; it says how long the last one took."""
+    if request.rtt > 0:
+        participant.signal_rtt_ms = request.rtt
     pong = rtc.Pong(last_ping_timestamp=request.timestamp, timestamp=step.wall_ms)
     participant.respond(step, pong_resp=pong)
 

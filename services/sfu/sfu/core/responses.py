@@ -97,29 +97,6 @@ def server_info(node_id: str, region: str) -> models.ServerInfo:
     )
 
 
-def client_configuration(info: models.ClientInfo) -> models.ClientConfiguration:
-    """Codecs that a browser is known to do badly."""
-    configuration = models.ClientConfiguration()
-    disabled = configuration.disabled_codecs
-    browser = info.browser.lower()
-    if browser == "safari":
-        disabled.codecs.add(mime="video/AV1")
-        if _version(info.browser_version) > (18, 3):
-            disabled.publish.add(mime="video/VP9")
-    if browser == "firefox" and info.os.lower() in {"linux", "android"}:
-        disabled.publish.add(mime="video/H264")
-    return configuration
-
-
-def _version(text: str) -> tuple[int, int]:
-    major, _, rest = text.partition(".")
-    minor = rest.partition(".")[0]
-    return (
-        int(major) if major.isdecimal() else 0,
-        int(minor) if minor.isdecimal() else 0,
-    )
-
-
 def _update(infos: Sequence[bytes]) -> bytes:
     body = b"".join(
         part for info in infos for part in (_varint(_PARTICIPANTS_TAG), _varint(len(info)), info)

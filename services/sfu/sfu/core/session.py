@@ -14,7 +14,9 @@ from livekit.protocol import models, rtc
 
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
+from sfu.core.connection_quality import Condition
 from sfu.core.effects import (
+    NORMAL,
     CloseSocket,
     Ids,
     SendSignal,
@@ -23,6 +25,7 @@ from sfu.core.effects import (
     Step,
     TellRoom,
 )
+from sfu.core.fallback import SLOW_SIGNAL_MS
 from sfu.core.grants import Grants
 
 Reason = rtc.RequestResponse.Reason
@@ -30,6 +33,8 @@ Reason = rtc.RequestResponse.Reason
 NATIVE_RESPONSE_PROTOCOL = 10  # native SDKs decode request_response from here on
 OK_RESPONSE_PROTOCOL = 15
 NATIVE_SDKS = frozenset({models.ClientInfo.SDK.RUST})
+SDKS_WITHOUT_TCP = frozenset({models.ClientInfo.SDK.GO})
+"""They do not dial TCP candidates (RFC 6544, active)."""
 
 
 class State(enum.IntEnum):
@@ -61,12 +66,18 @@ class Opening:
 class SignalSession:
     """Who the participant is, how far it came, and its socket; it decides nothing.
 
-    `owners` is the stage's index of engine ids to sids; `losses` has the shares of lost packets,
-    0..1, by engine id of a track or sender.
+    `owners` is the stage's index of engine ids to sids; `conditions` says how the packets of each
+    track and sender fare, by engine id.
     """
 
     def __init__(
-        self, opening: Opening, *, ids: Ids, settings: StageSettings, owners: dict[int, str]
+        self,
+        opening: Opening,
+        *,
+        ids: Ids,
+        settings: StageSettings,
+        owners: dict[int, str],
+        joining_ms: int,
     ) -> None:
         self.sid = opening.sid
         self.identity = opening.claims.identity
@@ -78,7 +89,9 @@ class SignalSession:
         self.is_single = opening.is_single
         self.state = State.JOINING
         self.socket: SocketRef | None = opening.socket
-        self.losses: dict[int, float] = {}
+        self.conditions: dict[int, Condition] = {}
+        self.last_signal_ms = joining_ms  # Unix ms of the latest request
+        self.signal_rtt_ms = 0  # as the client measured it; 0: unknown
         self.ids = ids
         self.settings = settings
         self._owners = owners
@@ -103,7 +116,7 @@ class SignalSession:
     def disown(self, engine_id: int) -> None:
         """The object is gone from the engine, or was never made there."""
         self._owners.pop(engine_id, None)
-        self.losses.pop(engine_id, None)
+        self.conditions.pop(engine_id, None)
 
     # ----------------------------------------------------------------------------- telling
 
@@ -163,10 +176,15 @@ class SignalSession:
         """A native SDK that takes a response it does not know for an error."""
         return self.client.sdk in NATIVE_SDKS and self.client.protocol < NATIVE_RESPONSE_PROTOCOL
 
-    def close_socket(self, step: Step, why: str) -> None:
+    @property
+    def may_use_tcp(self) -> bool:
+        """Whether media over TCP may do better than over UDP."""
+        return self.client.sdk not in SDKS_WITHOUT_TCP and self.signal_rtt_ms < SLOW_SIGNAL_MS
+
+    def close_socket(self, step: Step, why: str, code: int = NORMAL) -> None:
         """Close the socket, if there is one, and be without."""
         if self.socket is not None:
-            step.emit(CloseSocket(self.socket, why))
+            step.emit(CloseSocket(self.socket, why, code))
             self.socket = None
 
     def tell_room(self, step: Step, **fact: object) -> None:

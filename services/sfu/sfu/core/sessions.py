@@ -10,9 +10,10 @@ import heapq
 import math
 from collections.abc import Iterable, Iterator
 
-from sfu.core.effects import SocketRef
+from sfu.core.effects import SendSignal, SocketRef, Step
 from sfu.core.participant import Participant
 from sfu.core.publication import PublishedTrack
+from sfu.core.session import TOLD_STATES
 from sfu.core.subscription import Directory
 
 
@@ -61,6 +62,19 @@ class Sessions:
         publisher = None if local is None else self._by_sid.get(local.publisher_sid)
         track = None if publisher is None else publisher.publishing.publications.get(track_sid)
         return None if publisher is None or track is None else (publisher, track)
+
+    def tell(self, receivers: Iterable[Participant], response: bytes, step: Step) -> None:
+        """One serialized response for many; who has no socket now does without."""
+        # A broadcast runs this for every session of the room: no call for each.
+        sockets = tuple(
+            [
+                participant.socket
+                for participant in receivers
+                if participant.socket is not None and participant.state in TOLD_STATES
+            ]
+        )
+        if sockets:
+            step.emit(SendSignal(sockets, response))
 
     # --------------------------------------------------------------------- coming and going
 

@@ -38,6 +38,7 @@ class Speakers:
     def __init__(self) -> None:
         self._loudness: dict[str, _Loudness] = {}
         self._shown: dict[str, float] = {}
+        self._silenced_at: dict[str, float] = {}
 
     def observe(self, rows: Iterable[tuple[str, int, float]], now: float) -> list[Speaker]:
         """Take one window of (participant sid, loudest -dBov, active share); give the changes."""
@@ -57,12 +58,22 @@ class Speakers:
     def forget(self, sid: str) -> Speaker | None:
         """The speaker left or has no microphone track; what to tell when it was shown active."""
         self._loudness.pop(sid, None)
+        self._silenced_at.pop(sid, None)
         return Speaker(sid, 0.0, is_active=False) if self._shown.pop(sid, None) else None
 
     def current(self, sid: str) -> Speaker | None:
         """What was last told of a speaker, if active."""
         level = self._shown.get(sid)
         return None if level is None else Speaker(sid, level, is_active=True)
+
+    def all_current(self) -> list[Speaker]:
+        """Everybody who is shown as active."""
+        return [Speaker(sid, level, is_active=True) for sid, level in self._shown.items()]
+
+    def since(self, then: float) -> list[Speaker]:
+        """All that somebody needs who heard nothing since: who speaks, and who stopped."""
+        silent = [sid for sid, at in self._silenced_at.items() if at >= then]
+        return [*self.all_current(), *(Speaker(sid, 0.0, is_active=False) for sid in silent)]
 
     def next_timeout(self) -> float | None:
         """When `expire` may have something to say."""
@@ -76,6 +87,7 @@ class Speakers:
             is_stale = now >= loudness.observed_at + STALE_AFTER
             if is_stale or loudness.smoothed < THRESHOLD:
                 if self._shown.pop(sid, None) is not None:
+                    self._silenced_at[sid] = now
                     changes.append(Speaker(sid, 0.0, is_active=False))
                 if is_stale:
                     del self._loudness[sid]
@@ -83,6 +95,7 @@ class Speakers:
             level = math.ceil(min(loudness.smoothed, 1.0) * STEPS) / STEPS
             if self._shown.get(sid) != level:
                 self._shown[sid] = level
+                self._silenced_at.pop(sid, None)
                 changes.append(Speaker(sid, level, is_active=True))
         return changes
 

@@ -7,8 +7,7 @@ the room and what participants look like to others is decided there, and comes h
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import assert_never
 
@@ -19,7 +18,7 @@ from chassis.ids import PARTICIPANT
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu.core import requests, responses
-from sfu.core.connection_quality import ConnectionScore, score_of
+from sfu.core.connection_quality import Condition
 from sfu.core.data import (
     DATA_TRACK_LABEL,
     LOSSY_LABEL,
@@ -31,6 +30,8 @@ from sfu.core.data import (
 )
 from sfu.core.dynacast import Dynacast
 from sfu.core.effects import (
+    ABNORMAL,
+    NORMAL,
     Bound,
     CloseSocket,
     CodecsChanged,
@@ -44,6 +45,7 @@ from sfu.core.effects import (
     QualityRepeatWanted,
     RateConnections,
     RefuseSocket,
+    Resumed,
     SendSignal,
     SocketRef,
     StageSettings,
@@ -52,6 +54,7 @@ from sfu.core.effects import (
     TrackGone,
     Unbound,
 )
+from sfu.core.fallback import Choices, Fallbacks
 from sfu.core.grants import BadClaims, Grants
 from sfu.core.media_commands import SendData
 from sfu.core.media_events import (
@@ -72,12 +75,15 @@ from sfu.core.media_events import (
     TrackLoss,
 )
 from sfu.core.participant import Participant
-from sfu.core.session import TOLD_STATES, Opening, State
+from sfu.core.peer_connection import is_udp
+from sfu.core.reports import Reports
+from sfu.core.session import Opening
 from sfu.core.sessions import Sessions
-from sfu.core.speakers import Speaker, Speakers
 from sfu.core.subscription import Directory, DirectoryTrack
 
 __all__ = [
+    "ABNORMAL",
+    "NORMAL",
     "CloseSocket",
     "CountDropped",
     "Effect",
@@ -100,8 +106,6 @@ __all__ = [
 
 BAD_REQUEST = 400
 NOTED_AT_MOST = 4096
-QUALITY_PROTOCOL = 5
-LOST_PROTOCOL = 11  # older clients do not know the quality LOST
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,10 +166,9 @@ class Stage:
         self._directory = Directory()
         self._sessions = Sessions(self._directory)
         self._dynacast = Dynacast(self._sessions, self._directory)
-        self._speakers = Speakers()
+        self._reports = Reports(self._sessions, settings.quality_interval)
+        self._fallbacks = Fallbacks(_choices(settings))
         self._gate = DataGate()
-        self._scores: dict[str, ConnectionScore] = {}
-        self._scored_at: float | None = None
         self._noted: set[bytes] = set()  # infos whose tracks are among the shown ones
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
@@ -190,17 +193,16 @@ class Stage:
                 assert_never(event)
         self._settle(step)
         # Requests and time alone change no score: a room without media is not woken for it.
-        if self._scored_at is None and not isinstance(event, SignalArrived | Ticked):
-            self._scored_at = step.now + self._settings.quality_interval if self._sessions else None
+        if not isinstance(event, SignalArrived | Ticked):
+            self._reports.want_scores(step.now)
         return step.effects
 
     def next_timeout(self) -> float | None:
         """When `Ticked` is due, on the clock of `now`; None when nothing waits."""
         times = [
             self._sessions.next_timeout(),
-            self._speakers.next_timeout(),
+            self._reports.next_timeout(),
             self._dynacast.next_timeout(),
-            self._scored_at,
         ]
         return min((time for time in times if time is not None), default=None)
 
@@ -228,6 +230,7 @@ class Stage:
             settings=self._settings,
             directory=self._directory,
             owners=self._sessions.owners,
+            fallbacks=self._fallbacks,
             step=step,
         )
         excess = self._settings.profile_limits.excess(
@@ -265,11 +268,14 @@ class Stage:
     def _resume(self, event: SocketOpened, step: Step) -> None:
         participant = self._sessions.by_identity(event.claims.identity)
         asked = event.open.participant_sid
-        if participant is None or not participant.is_told or (asked and asked != participant.sid):
+        if participant is None or (asked and asked != participant.sid):
             self._refuse_resume(event, step)
             return
+        if participant.scenarios.closes_silently(step.now):
+            step.emit(CloseSocket(event.socket, "simulated", ABNORMAL))
+            return
         self._sessions.attach(participant, event.socket)
-        participant.resume(event.socket, step)
+        participant.resume(event.socket, event.open.reconnect_reason, step)
 
     def _refuse_resume(self, event: SocketOpened, step: Step) -> None:
         """A leave as the first message makes clients start a new session at once."""
@@ -311,7 +317,7 @@ class Stage:
             case "show_room":
                 room = models.Room.FromString(order.show_room.room)
                 message = rtc.SignalResponse(room_update=rtc.RoomUpdate(room=room))
-                self._send(self._sessions, message.SerializeToString(), step)
+                self._sessions.tell(self._sessions, message.SerializeToString(), step)
             case "deliver_data":
                 self._deliver(order.deliver_data, step)
             case _:
@@ -373,7 +379,7 @@ class Stage:
             if participant.sid not in excluded and (not named or participant.sid in named)
         ]
         for message in responses.participant_updates(order.participants):
-            self._send(receivers, message, step)
+            self._sessions.tell(receivers, message, step)
         if named:
             return
         for track_sid in self._note_shown(order.participants):
@@ -396,24 +402,12 @@ class Stage:
         self._noted.update(infos)
         return new
 
-    def _send(self, receivers: Iterable[Participant], message: bytes, step: Step) -> None:
-        # A broadcast runs this for every session of the room: no call for each.
-        sockets = tuple(
-            [
-                participant.socket
-                for participant in receivers
-                if participant.socket is not None and participant.state in TOLD_STATES
-            ]
-        )
-        if sockets:
-            step.emit(SendSignal(sockets, message))
-
     # -------------------------------------------------------------------------------- media
 
     def _take_media(self, event: MediaEvent, step: Step) -> None:
         match event:
             case AudioLevels(levels):
-                self._take_levels(levels, step)
+                self._reports.take_levels(levels, step)
             case Rejected():
                 self._take_rejection(event, step)
             case EncodingStarted() | EncodingStopped() | TrackLoss():
@@ -459,7 +453,8 @@ class Stage:
                     event.track, event.spatial_layer, event.rid, event.ssrc, event.mime, step
                 )
             case TrackLoss():
-                participant.losses[event.track] = event.fraction_lost
+                condition = Condition(event.fraction_lost, jitter=event.jitter)
+                participant.conditions[event.track] = condition
             case EncodingStopped():
                 pass  # the engine chooses another layer by itself
             case _:
@@ -477,7 +472,8 @@ class Stage:
             case SenderPaused(sender, is_paused):
                 participant.subscribing.sender_paused(sender, is_paused=is_paused, step=step)
             case SenderLoss():
-                participant.losses[event.sender] = event.fraction_lost
+                condition = Condition(event.fraction_lost, round_trip=event.round_trip)
+                participant.conditions[event.sender] = condition
             case _:
                 assert_never(event)
 
@@ -486,29 +482,6 @@ class Stage:
         participant = self._sessions.owner(event.id)
         if participant is not None and event.command == "set_remote":
             participant.fail(step, f"set_remote was refused: {event.message}")
-
-    def _take_levels(self, levels: tuple[tuple[int, int, float], ...], step: Step) -> None:
-        rows = [
-            (owner.sid, level, share)
-            for track, level, share in levels
-            if (owner := self._sessions.owner(track)) is not None
-        ]
-        self._tell_speakers(self._speakers.observe(rows, step.now), step)
-
-    def _tell_speakers(self, changes: list[Speaker], step: Step) -> None:
-        """Everybody hears of those it is subscribed to and of itself; equal news is sent once."""
-        if not changes:
-            return
-        news: dict[tuple[Speaker, ...], list[Participant]] = defaultdict(list)
-        for participant in self._sessions:
-            heard = participant.subscribing.subscriptions.publishers()
-            own = tuple(
-                change for change in changes if change.sid in heard or change.sid == participant.sid
-            )
-            if own:
-                news[own].append(participant)
-        for speakers, receivers in news.items():
-            self._send(receivers, responses.speakers_changed(speakers), step)
 
     # --------------------------------------------------------------------------------- data
 
@@ -564,7 +537,7 @@ class Stage:
         self._dynacast.poll(step)
         self._sessions.schedule(step.touched)
 
-    def _take_notice(self, notice: Notice, step: Step) -> None:
+    def _take_notice(self, notice: Notice, step: Step) -> None:  # noqa: C901 - a table
         match notice:
             case Bound(subscriber_sid, track_sid):
                 self._bound(subscriber_sid, track_sid, step)
@@ -576,6 +549,8 @@ class Stage:
                 self._tell_subscribed(participant_sid, step)
             case QualityRepeatWanted(publisher_sid):
                 self._dynacast.repeat(publisher_sid, step)
+            case Resumed(participant_sid, since):
+                self._reports.resumed(participant_sid, since, step)
             case TrackGone(track_sid):
                 self._delist(track_sid, step)
             case CodecsChanged(track_sid):
@@ -594,9 +569,8 @@ class Stage:
             return
         self._dynacast.count(subscriber_sid, track_sid)
         self._tell_subscribed(subscriber_sid, step)
-        current = self._speakers.current(track.publisher_sid)
-        if current is not None:
-            subscriber.send(responses.speakers_changed((current,)), step)
+        if subscriber.subscribing.subscriptions.senders_from(track.publisher_sid) == 1:
+            self._reports.subscribed(subscriber, track.publisher_sid, step)
 
     def _unbound(self, subscriber_sid: str, track_sid: str, step: Step) -> None:
         self._dynacast.forget(subscriber_sid, track_sid)
@@ -605,10 +579,8 @@ class Stage:
         if subscriber is None or track is None:
             return
         publisher_sid = track.publisher_sid
-        is_last = publisher_sid not in subscriber.subscribing.subscriptions.publishers()
-        if is_last and self._speakers.current(publisher_sid) is not None:
-            silent = Speaker(publisher_sid, 0.0, is_active=False)
-            subscriber.send(responses.speakers_changed((silent,)), step)
+        if not subscriber.subscribing.subscriptions.senders_from(publisher_sid):
+            self._reports.unsubscribed(subscriber, publisher_sid, step)
 
     def _tell_subscribed(self, subscriber_sid: str, step: Step) -> None:
         """Tell publishers of their first connected, visible subscriber, once a track."""
@@ -626,8 +598,7 @@ class Stage:
 
     def _forget(self, participant_sid: str) -> None:
         self._sessions.forget(participant_sid)
-        self._speakers.forget(participant_sid)
-        self._scores.pop(participant_sid, None)
+        self._reports.forget(participant_sid)
 
     # --------------------------------------------------------------------------------- time
 
@@ -635,36 +606,9 @@ class Stage:
         for participant in self._sessions.take_due(step.now):
             participant.tick(step)
             participant.touch(step)
-        self._tell_speakers(self._speakers.expire(step.now), step)
-        if self._scored_at is not None and step.now >= self._scored_at:
-            has_media = any(participant.losses for participant in self._sessions)
-            self._scored_at = step.now + self._settings.quality_interval if has_media else None
-            self._tell_scores(step)
+        self._reports.tick(step)
 
-    def _tell_scores(self, step: Step) -> None:
-        """Each learns its own quality and that of the publishers it gets, when any changed."""
-        scores = {
-            participant.sid: score_of(
-                participant.losses.values(), is_connected=participant.connections.is_receiving
-            )
-            for participant in self._sessions
-            if participant.state is State.ACTIVE
-        }
-        is_news = any(
-            sid not in self._scores or self._scores[sid].quality != score.quality
-            for sid, score in scores.items()
-        )
-        self._scores = scores
-        if scores:
-            step.emit(RateConnections(tuple(scores.values())))
-        if not is_news:
-            return
-        for participant in self._sessions:
-            if participant.sid not in scores or participant.client.protocol < QUALITY_PROTOCOL:
-                continue
-            sids = [participant.sid, *sorted(participant.subscribing.subscriptions.publishers())]
-            message = responses.connection_quality(
-                [(sid, scores[sid]) for sid in sids if sid in scores],
-                knows_lost=participant.client.protocol >= LOST_PROTOCOL,
-            )
-            participant.send(message, step)
+
+def _choices(settings: StageSettings) -> Choices:
+    has_tcp = any(not is_udp(line) for line in settings.candidates)
+    return Choices(has_tcp=has_tcp, has_relay=settings.ice_servers.has_tls)

@@ -225,6 +225,10 @@ class Subscriptions:
         """Sids of the participants at least one of whose tracks is being sent."""
         return self._publishers.keys()
 
+    def senders_from(self, publisher_sid: str) -> int:
+        """How many tracks of a participant are being sent."""
+        return self._publishers[publisher_sid]
+
     def down_tracks(self) -> tuple[DownTrack, ...]:
         """Everything given to the negotiation, in order of subscription."""
         return tuple(
