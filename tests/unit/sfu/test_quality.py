@@ -115,7 +115,9 @@ def test_update_has_no_quality_above_the_highest_layer() -> None:
 
 def test_every_codec_has_its_own_qualities_and_layers() -> None:
     video = track()
-    video.codecs.add(mime_type="video/AV1", layers=[models.VideoLayer(quality=models.VideoQuality.LOW)])
+    video.codecs.add(
+        mime_type="video/AV1", layers=[models.VideoLayer(quality=models.VideoQuality.LOW)]
+    )
     update = subscribed_quality_update(video, {AV1: HIGH})
     enabled = {
         codec.codec: [quality.enabled for quality in codec.qualities]

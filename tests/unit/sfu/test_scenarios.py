@@ -36,7 +36,10 @@ def test_speaker_update_ends_after_its_seconds(world: World) -> None:
     a.clear()
     simulate(a, speaker_update=3)
     world.advance(2.9)
-    assert [s.level for c in a.all("speakers_changed") for s in c.speakers] == [pytest.approx(0.9)]
+    began = a.last("speakers_changed")
+    assert isinstance(began, rtc.SpeakersChanged)
+    assert [(s.sid, s.active) for s in began.speakers] == [(a.sid, True)]
+    assert began.speakers[0].level == pytest.approx(0.9)
     world.advance(0.2)
     ended = a.last("speakers_changed")
     assert isinstance(ended, rtc.SpeakersChanged)
