@@ -58,6 +58,7 @@ class PlacementApi(placement_pb2_grpc.PlacementServiceServicer):
             create=request.create,
             region=request.region,
             doubted_epoch=request.doubted_epoch,
+            preferred_node_id=request.preferred_node_id,
         )
         lease = assignment.lease
         telemetry.annotate(room=name, node=lease.node_id, epoch=lease.epoch)

@@ -91,6 +91,14 @@ class Assignment:
     created: bool
 
 
+@dataclass(frozen=True, slots=True)
+class Near:
+    """Where a new home is wanted; empty texts are no wish, and a full place is no reason to refuse."""
+
+    region: str = ""
+    node_id: str = ""
+
+
 class Rooms:
     """What placement does about rooms."""
 
@@ -125,11 +133,18 @@ class Rooms:
     # ----------------------------------------------------------------------------------- assignments
 
     async def assign(
-        self, name: RoomName, *, create: bool, region: str = "", doubted_epoch: int = 0
+        self,
+        name: RoomName,
+        *,
+        create: bool,
+        region: str = "",
+        doubted_epoch: int = 0,
+        preferred_node_id: str = "",
     ) -> Assignment:
         """The room's home; a new one when it has none and `create`, or when its holder is lost.
 
         `doubted_epoch`: the caller was told this epoch and found nobody there; its holder is asked.
+        `preferred_node_id`: where a new home is to be, when that node can take it.
         """
         known = self._known_good(name, doubted_epoch)
         if known is None:
@@ -137,7 +152,10 @@ class Rooms:
                 known = self._known_good(name, doubted_epoch)
                 if known is None:
                     return await self._decide(
-                        name, create=create, region=region, doubted_epoch=doubted_epoch
+                        name,
+                        create=create,
+                        near=Near(region, preferred_node_id),
+                        doubted_epoch=doubted_epoch,
                     )
         return self._kept(known, joins=create)
 
@@ -256,11 +274,11 @@ class Rooms:
                 if self._nodes.is_gone(lease.node_id, self._clock.now()):
                     self._cache.ended(lease)
                 return 0
-            if self._pick("") is None:
+            if self._pick(Near()) is None:
                 return 0
             try:
                 assignment = await self._decide(
-                    lease.room_name, create=False, region="", doubted_epoch=lease.epoch
+                    lease.room_name, create=False, near=Near(), doubted_epoch=lease.epoch
                 )
             except ServiceError as error:
                 log.info("room not taken over yet", room=lease.room_name, error=error.message)
@@ -326,7 +344,7 @@ class Rooms:
         return standing is not Standing.LIVE
 
     async def _decide(  # noqa: C901 - one loop of one decision; in parts it would be longer
-        self, name: RoomName, *, create: bool, region: str, doubted_epoch: int
+        self, name: RoomName, *, create: bool, near: Near, doubted_epoch: int
     ) -> Assignment:
         """An assignment that the cache cannot answer."""
         # One nonce and one sid for all attempts: a write whose acknowledgement was lost may land
@@ -334,7 +352,7 @@ class Rooms:
         nonce, sid = secrets.token_bytes(16), ids.new_room_sid(secrets.choice)
         held = self._cache.get(name)
         # Else the room is made at once: the store refuses when another replica made it.
-        if held is not None or not create or self._pick(region) is None:
+        if held is not None or not create or self._pick(near) is None:
             try:
                 held = await self._look(name)
             except Unavailable:
@@ -360,7 +378,7 @@ class Rooms:
                         return self._kept(kept, joins=create)
                     case Take(replaced):
                         floor = max(floor, replaced.lease.epoch if replaced else 0)
-                        lease = self._next_lease(name, sid, region, replaced, floor)
+                        lease = self._next_lease(name, sid, near, replaced, floor)
                     case decision:
                         assert_never(decision)
             held = await self._store.write(lease, nonce, held) or await self._store.read(name)
@@ -369,10 +387,10 @@ class Rooms:
         raise Aborted("the room's home kept changing; try again")
 
     def _next_lease(
-        self, name: RoomName, sid: RoomSid, region: str, replaced: Held | None, floor: int
+        self, name: RoomName, sid: RoomSid, near: Near, replaced: Held | None, floor: int
     ) -> Lease:
         """What to write, for the node chosen now."""
-        node, epoch = self._choose(region), self._cache.epoch_to_write(floor)
+        node, epoch = self._choose(near), self._cache.epoch_to_write(floor)
         if replaced is None:
             return first_lease(name, sid, node, epoch)
         self._metrics.takeovers.add(1, self._standing(replaced.lease).value)
@@ -396,8 +414,8 @@ class Rooms:
             self._to_open[lease.room_name] = lease  # whoever asked may never come to its home
         return Assignment(lease, created)
 
-    def _choose(self, region: str) -> Node:
-        node = self._pick(region)
+    def _choose(self, near: Near) -> Node:
+        node = self._pick(near)
         if node is None:
             now = self._clock.now()
             candidates = self._nodes.candidates(now)
@@ -406,9 +424,9 @@ class Rooms:
             raise Unavailable(f"the room has no place: {why}")
         return node
 
-    def _pick(self, region: str) -> Node | None:
+    def _pick(self, near: Near) -> Node | None:
         candidates = self._nodes.candidates(self._clock.now())
-        return choose(candidates, region, self._policy, self._draw)
+        return choose(candidates, near.region, self._policy, self._draw, near.node_id)
 
     async def _look(self, name: RoomName) -> Held | None:
         """The lease as the store has it; one that the store lost is written again."""

@@ -58,10 +58,18 @@ class PlacementClient:
         self._stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
         self._doubts: dict[tuple[str, bool, int], asyncio.Task[placement_pb2.Lease]] = {}
 
-    async def assign(self, room_name: str, *, create: bool) -> placement_pb2.AssignRoomResponse:
-        """The room's home; a new one only when `create`, else `NotFound`."""
+    async def assign(
+        self, room_name: str, *, create: bool, preferred_node_id: str = ""
+    ) -> placement_pb2.AssignRoomResponse:
+        """The room's home; a new one only when `create`, else `NotFound`.
+
+        A new home is on the preferred node when that one can take it.
+        """
         request = placement_pb2.AssignRoomRequest(
-            room_name=room_name, create=create, region=self._region
+            room_name=room_name,
+            create=create,
+            region=self._region,
+            preferred_node_id=preferred_node_id,
         )
         return await _patiently(lambda: self._stub.AssignRoom(request))
 

@@ -43,7 +43,10 @@ class RoomApi:
                 return await self._list_rooms(service, name, request, claims)
             case Owner.CREATES_ROOM:
                 room_name = method.room_of(request)
-                assigned = await self.placement.assign(room_name, create=True)
+                node_id = request.node_id if isinstance(request, room.CreateRoomRequest) else ""
+                assigned = await self.placement.assign(
+                    room_name, create=True, preferred_node_id=node_id
+                )
                 call = _call(service, name, request, claims)
                 call.room_created = assigned.created
                 return await self._on_home(method, call, assigned.lease, create=True)

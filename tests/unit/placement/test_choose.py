@@ -257,3 +257,11 @@ def test_equal_nodes_share_the_rooms() -> None:
     for policy in (SPREAD, LOWEST, Policy(sort_by="random")):
         chosen = [choose(pool, "", policy, draw) for _ in range(500)]
         assert all(chosen.count(one.node) > 50 for one in pool)
+
+
+def test_preferred_node_is_taken_unless_it_is_full_or_gone() -> None:
+    busy, idle = candidate("busy", cpu_load=0.8), candidate("idle")
+    assert choose([busy, idle], "", LOWEST, draw_first, "busy") == busy.node
+    assert choose([busy, idle], "", LOWEST, draw_first, "gone") == idle.node
+    full = candidate("busy", participants=1, participant_limit=1)
+    assert choose([full, idle], "", LOWEST, draw_first, "busy") == idle.node

@@ -157,6 +157,18 @@ async def test_new_room_gets_a_node_a_sid_and_an_epoch(world: World) -> None:
     assert await world.replica().find(NAME) == made.lease
 
 
+async def test_new_room_is_on_the_preferred_node_and_a_room_with_a_home_stays(
+    world: World,
+) -> None:
+    rooms = world.replica()
+    for number in range(8):
+        name = RoomName(f"room {number}")
+        made = await rooms.assign(name, create=True, preferred_node_id="B")
+        assert made.lease.node_id == "B"
+        again = await rooms.assign(name, create=True, preferred_node_id="A")
+        assert again.lease == made.lease
+
+
 async def test_missing_room_is_not_made_unless_wanted(world: World) -> None:
     rooms = world.replica()
     with pytest.raises(NotFound, match="requested room does not exist"):

@@ -54,9 +54,17 @@ class Policy:
     regions: Mapping[str, Region] = field(default_factory=lambda: MappingProxyType({}))
 
 
-def choose(candidates: Sequence[Candidate], region: str, policy: Policy, draw: Draw) -> Node | None:
-    """The node for one more room with one participant; None when every candidate is full."""
+def choose(
+    candidates: Sequence[Candidate], region: str, policy: Policy, draw: Draw, preferred: str = ""
+) -> Node | None:
+    """The node for one more room with one participant; None when every candidate is full.
+
+    `preferred` is the id of a node that is taken before any other, unless it is no candidate or full.
+    """
     able = [candidate for candidate in candidates if limit_reached(candidate, policy) is None]
+    for candidate in able:
+        if preferred and candidate.node.node_id == preferred:
+            return candidate.node
     pool = _nearest(able, region, policy)
     if not pool:
         return None
