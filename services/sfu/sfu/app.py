@@ -31,6 +31,7 @@ from sfu.media import EngineAdapter, engine_config
 from sfu.media_metrics import CountedMedia
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
+from sfu.relays import client_ice_servers
 from sfu.runner import NodeLimits, StageMachine, Surroundings
 from sfu.settings import SfuSettings
 from sfu.spool import DiskSpool, MemorySpool, Spool
@@ -294,6 +295,7 @@ def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettin
         fingerprint=engine.fingerprint,
         candidates=engine.candidates(),
         sign_token=sign,
+        ice_servers=client_ice_servers(settings),
         region=settings.region,
         enabled_codecs=tuple(c for c in settings.enabled_codecs if not c.endswith("/rtx")),
         simulate_allowed=settings.simulate_allowed,

@@ -5,11 +5,46 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from pydantic.alias_generators import to_camel
 from pydantic_settings import SettingsConfigDict
 
 from chassis.settings import ChassisSettings, TextList
 from sfu.core.codecs import DEFAULT_ENABLED
+
+
+class TurnServerSettings(BaseModel):
+    """A TURN server of yours that clients are told of: with fixed credentials, or with a secret that
+    it shares (coturn: use-auth-secret), from which each participant gets credentials of its own."""
+
+    model_config = ConfigDict(
+        alias_generator=to_camel,
+        populate_by_name=True,
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+    )
+
+    host: str = Field(min_length=1)
+    port: int = Field(ge=1, le=65535)
+    protocol: Literal["udp", "tcp", "tls"] = "udp"
+    username: str = ""
+    credential: SecretStr = SecretStr("")
+    credential_file: Path | None = None
+    """A file that holds `credential`."""
+    secret_file: Path | None = None
+    """A file that holds the shared secret, in place of user name and credential."""
+    ttl_s: int = Field(default=4 * 3600, ge=60, le=24 * 3600)
+    """How long credentials made from the secret are good for."""
+
+    @model_validator(mode="after")
+    def _has_one_sort_of_credentials(self) -> TurnServerSettings:
+        is_fixed = bool(self.credential.get_secret_value() or self.credential_file)
+        if self.secret_file is not None and (self.username or is_fixed):
+            raise ValueError("secretFile takes the place of username and credential: give one")
+        if bool(self.username) != is_fixed:
+            raise ValueError("username and credential (or credentialFile) go together")
+        return self
 
 
 class SfuSettings(ChassisSettings):
@@ -35,6 +70,10 @@ class SfuSettings(ChassisSettings):
     """The pod's own addresses; told with turnOnly."""
     stun_servers: tuple[str, ...] = ()
     """host:port of servers that are asked how they see this machine; none: nobody is asked."""
+    turn_servers: tuple[TurnServerSettings, ...] = ()
+    """TURN servers that clients may be relayed by; a JSON list."""
+    client_stun_servers: TextList = ()
+    """host:port of STUN servers that clients are told of; they need none to reach this node."""
     address_timeout_s: float = Field(default=300.0, gt=0)
     """How long the start waits for placement, and for a load balancer's address."""
     max_peer_connections: int = Field(default=4096, ge=1)
