@@ -110,7 +110,7 @@ def test_backup_is_asked_for_when_somebody_takes_nothing_else(world: World) -> N
     a.offer(MAIN, BACKUP, offer_id=2)
     assert world.told(AddSender)[-1].config.track == world.told(AddReceiver)[-1].track
     world.start_encodings((0, "q"), (1, "h"))
-    shown = world.room._members[a.sid].tracks[sid]
+    shown = world.room.members[a.sid].tracks[sid]
     assert [codec.mime_type for codec in shown.codecs] == ["video/AV1", "video/VP8"]
     assert [layer.rid for layer in shown.codecs[1].layers] == ["q", "h", ""]
 

@@ -32,8 +32,8 @@ class Greetings:
 
     def join(
         self, room: models.Room, order: room_pb2.Admit, codecs: CodecPolicy, step: Step
-    ) -> rtc.JoinResponse:
-        """The Room took the participant in."""
+    ) -> bytes:
+        """The Room took the participant in: the `join` response."""
         session, settings, info = self._session, self._session.settings, self._server_info
         join = rtc.JoinResponse(
             room=room,
@@ -52,9 +52,7 @@ class Greetings:
             and self._connections.preference is Preference.ANY,
             ice_servers=settings.ice_servers.entries(session.sid, step.wall_ms),
         )
-        for other in order.others:
-            join.other_participants.add().MergeFromString(other)
-        return join
+        return responses.join(join, order.others)
 
     def reconnect(self, last_sequence: int, step: Step) -> rtc.ReconnectResponse:
         """The session goes on; `last_sequence` of the reliable packets that came."""

@@ -133,7 +133,7 @@ class Participant(SignalSession):
         if self._is_resumed_early:
             self._say_reconnect(0, step)
         else:
-            self.respond(step, join=self._greetings.join(room, order, codecs, step))
+            self.send(self._greetings.join(room, order, codecs, step), step)
         self.refresh_token(step)
         self.connections.start_subscriber(step)
         for request in self._request.add_track_requests:

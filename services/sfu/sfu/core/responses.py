@@ -6,7 +6,8 @@ is joined into an update without being parsed.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
+from functools import lru_cache
 from typing import cast
 
 from livekit.protocol import models, rtc
@@ -24,10 +25,19 @@ UPDATE_CHUNK_BYTES = 128 * 1024
 LEAVE_ACTION_PROTOCOL = 13
 
 _LENGTH_DELIMITED = 2
+_JOIN_TAG = rtc.SignalResponse.DESCRIPTOR.fields_by_name["join"].number << 3 | _LENGTH_DELIMITED
+_OTHERS_TAG = (
+    rtc.JoinResponse.DESCRIPTOR.fields_by_name["other_participants"].number << 3 | _LENGTH_DELIMITED
+)
 _UPDATE_TAG = rtc.SignalResponse.DESCRIPTOR.fields_by_name["update"].number << 3 | _LENGTH_DELIMITED
 _PARTICIPANTS_TAG = (
     rtc.ParticipantUpdate.DESCRIPTOR.fields_by_name["participants"].number << 3 | _LENGTH_DELIMITED
 )
+
+
+def join(response: rtc.JoinResponse, others: Iterable[bytes]) -> bytes:
+    """`join` with these serialized ParticipantInfos as its `other_participants`."""
+    return _response(_JOIN_TAG, response.SerializeToString() + _entries(_OTHERS_TAG, others))
 
 
 def participant_updates(infos: Iterable[bytes]) -> list[bytes]:
@@ -97,13 +107,21 @@ def server_info(node_id: str, region: str) -> models.ServerInfo:
     )
 
 
-def _update(infos: Sequence[bytes]) -> bytes:
-    body = b"".join(
-        part for info in infos for part in (_varint(_PARTICIPANTS_TAG), _varint(len(info)), info)
-    )
-    return _varint(_UPDATE_TAG) + _varint(len(body)) + body
+def _update(infos: Iterable[bytes]) -> bytes:
+    return _response(_UPDATE_TAG, _entries(_PARTICIPANTS_TAG, infos))
 
 
+def _response(tag: int, body: bytes) -> bytes:
+    return _varint(tag) + _varint(len(body)) + body
+
+
+def _entries(tag: int, infos: Iterable[bytes]) -> bytes:
+    """A repeated message field, its elements serialized already."""
+    head = _varint(tag)
+    return b"".join([part for info in infos for part in (head, _varint(len(info)), info)])
+
+
+@lru_cache(maxsize=1 << 14)
 def _varint(value: int) -> bytes:
     out = bytearray()
     while value > 0x7F:

@@ -388,10 +388,11 @@ class Stage:
 
     def _note_shown(self, infos: Sequence[bytes]) -> list[str]:
         """Remember the tracks clients were told of; the new ones."""
+        fresh = set(infos).difference(self._noted)
         new = [
             track.sid
-            for info in infos
-            if info not in self._noted
+            for info in (infos if fresh else ())
+            if info in fresh
             for track in models.ParticipantInfo.FromString(info).tracks
             if track.sid not in self._directory.shown
         ]
