@@ -16,6 +16,7 @@ from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from chassis import ids
 from chassis.errors import SettingsError
+from chassis.roles import Role, parse_roles
 
 MIN_SECRET_CHARACTERS = 32
 """An API secret shorter than this can be guessed from one token offline."""
@@ -64,6 +65,16 @@ def _listed(value: Any) -> Any:
             raise ValueError("not a JSON list") from None
     return [part.strip() for part in value.split(",") if part.strip()]
 
+
+def _roles(value: Any) -> dict[str, Role]:
+    try:
+        return parse_roles(value)
+    except SettingsError as error:
+        raise ValueError(str(error)) from None
+
+
+RolesSetting = Annotated[dict[str, Role], NoDecode, BeforeValidator(_roles)]
+"""In the environment a JSON object: `{"guest": {"canPublish": false}}`; the built-in roles are always there."""
 
 TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 """Several texts; in the environment separated by commas, or a JSON list."""

@@ -322,4 +322,6 @@ def _room_settings(settings: SfuSettings) -> RoomSettings:
         profile_limits=_profile_limits(settings),
         is_remote_unmute_enabled=settings.enable_remote_unmute,
         enabled_codecs=settings.enabled_codecs,
+        roles=settings.roles,
+        presets=settings.room_presets,
     )

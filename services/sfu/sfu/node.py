@@ -12,7 +12,6 @@ from collections import OrderedDict
 from contextlib import suppress
 
 import structlog
-from google.protobuf import json_format
 from google.protobuf.message import DecodeError
 from livekit.protocol import models as lk
 from livekit.protocol import room as room_api
@@ -21,6 +20,8 @@ from chassis.errors import FailedPrecondition, NotFound, ServiceError, Unavailab
 from contracts.node.v1 import node_pb2
 from sfu import ids
 from sfu.core import room_events, stage
+from sfu.core.configuration import RoomWish
+from sfu.core.grants import BadClaims, Grants
 from sfu.core.media_events import MediaEvent, split_by_owner
 from sfu.runner import (
     LINGER_S,
@@ -157,8 +158,8 @@ class Node:
         home = None
         if opened.home_node_id and opened.home_node_id != self.node_id:
             home = Home(opened.home_node_id, opened.home_address)
-        configuration = _room_configuration(claims) if opened.room_created else None
-        return self._open(lease, home, configuration, is_new=opened.room_created)
+        wish = _wish_of(claims) if opened.room_created else None
+        return self._open(lease, home, wish, is_new=opened.room_created)
 
     def _answer_lost_resume(self, event: stage.SocketOpened) -> None:
         """The room is not here any more: a stage without sessions knows what to say."""
@@ -192,7 +193,7 @@ class Node:
             if request.method in ("ListParticipants", "ListRooms"):
                 return b""  # the empty list
             raise NotFound(room_events.NO_ROOM)
-        return await runner.call(request.method, request.request)
+        return await runner.call(request.method, request.request, request.role_identity)
 
     def accept_link(self, frame: node_pb2.RoomLinkFrame) -> RoomRunner:
         """The home's runner for another node's Stage; its first frame is a Hello."""
@@ -231,7 +232,7 @@ class Node:
         self,
         lease: Lease,
         home: Home | None,
-        configuration: room_api.RoomConfiguration | None,
+        wish: RoomWish | None,
         *,
         is_new: bool = False,
     ) -> RoomRunner:
@@ -248,7 +249,7 @@ class Node:
             lease,
             home=home,
             new_owner=self._own,
-            configuration=configuration,
+            wish=wish,
             is_new=is_new,
         )
         self._runners[lease.room_name] = runner
@@ -365,14 +366,11 @@ class Node:
             task.cancel()
 
 
-def _room_configuration(claims: node_pb2.Claims) -> room_api.RoomConfiguration | None:
-    """The token's roomConfig; one that cannot be read is left out, as signaling let it pass."""
-    if not claims.room_config_json:
-        return None
+def _wish_of(claims: node_pb2.Claims) -> RoomWish | None:
+    """The token's roomConfig and roomPreset; what cannot be read is refused with the session."""
     try:
-        return json_format.Parse(
-            claims.room_config_json, room_api.RoomConfiguration(), ignore_unknown_fields=True
-        )
-    except json_format.ParseError as error:
-        log.warning("roomConfig cannot be read", error=str(error))
+        grants = Grants.of(claims)
+    except BadClaims:
         return None
+    configuration = room_api.RoomConfiguration.FromString(grants.room_configuration)
+    return RoomWish(configuration, grants.room_preset, is_from_token=True)

@@ -18,7 +18,6 @@ from typing import Literal, Protocol, assert_never
 
 import structlog
 from livekit.protocol import models as lk
-from livekit.protocol import room as room_api
 from livekit.protocol import rtc
 
 from chassis import ids as sids
@@ -31,6 +30,7 @@ from contracts.room.v1 import room_pb2
 from sfu import ids
 from sfu.checkpoints import Checkpoints, Saved
 from sfu.core import link, room, room_events, stage
+from sfu.core.configuration import RoomWish
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
 from sfu.joins import Joins
@@ -228,7 +228,7 @@ class RoomRunner:
         *,
         home: Home | None,
         new_owner: Callable[[RoomRunner], int],
-        configuration: room_api.RoomConfiguration | None = None,
+        wish: RoomWish | None = None,
         is_new: bool = False,
     ) -> None:
         """`is_new`: this lease made the room, so that no earlier home can have left anything."""
@@ -266,7 +266,7 @@ class RoomRunner:
                 lambda: sids.new_event_id(secrets.choice),
                 surroundings.clock.now(),
                 surroundings.clock.wall_ms(),
-                configuration=configuration,
+                wish=wish,
                 sif_trailer=secrets.token_bytes(16),
                 turn_password=ids.text(24),
             )
@@ -322,12 +322,12 @@ class RoomRunner:
         self.post(ForStage(stage.SignalArrived(socket, request)))
         return True
 
-    async def call(self, method: str, request: bytes) -> bytes:
+    async def call(self, method: str, request: bytes, role_identity: str = "") -> bytes:
         """A RoomService call; ServiceError as the Room refused it."""
         call_id = next(self._call_ids)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = answer
-        self.post(ForRoom(room_events.ApiCalled(call_id, method, request)))
+        self.post(ForRoom(room_events.ApiCalled(call_id, method, request, role_identity)))
         try:
             async with asyncio.timeout(API_DEADLINE_S):
                 return await answer

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, SecretStr, model_validator
+from google.protobuf import json_format
+from livekit.protocol.room import RoomConfiguration
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, model_validator
 from pydantic.alias_generators import to_camel
-from pydantic_settings import SettingsConfigDict
+from pydantic_settings import NoDecode, SettingsConfigDict
 
-from chassis.settings import ChassisSettings, TextList
+from chassis.roles import BUILT_IN
+from chassis.settings import ChassisSettings, RolesSetting, TextList
 from sfu.core.codecs import DEFAULT_ENABLED
 
 
@@ -45,6 +49,27 @@ class TurnServerSettings(BaseModel):
         if bool(self.username) != is_fixed:
             raise ValueError("username and credential (or credentialFile) go together")
         return self
+
+
+def _presets(value: Any) -> dict[str, RoomConfiguration]:
+    try:
+        given = json.loads(value or "{}") if isinstance(value, str) else value
+        rows = dict(given).items()
+    except (ValueError, TypeError):
+        raise ValueError("room presets: not a JSON object") from None
+    presets = {}
+    for name, configuration in rows:
+        if isinstance(configuration, RoomConfiguration):
+            presets[name] = configuration
+            continue
+        try:
+            presets[name] = json_format.ParseDict(configuration, RoomConfiguration())
+        except (json_format.ParseError, TypeError, AttributeError) as error:
+            raise ValueError(f"room preset {name!r}: {error}") from None
+    return presets
+
+
+Presets = Annotated[dict[str, Any], NoDecode, BeforeValidator(_presets)]
 
 
 class SfuSettings(ChassisSettings):
@@ -104,6 +129,10 @@ class SfuSettings(ChassisSettings):
     """Participants of a room, recorders and agents not counted; 0: as many as come."""
     enable_remote_unmute: bool = False
     """Let the RoomService API unmute somebody's track."""
+    roles: RolesSetting = Field(default_factory=lambda: dict(BUILT_IN))
+    """Named bundles of grants; signaling's are to be the same."""
+    room_presets: Presets = Field(default_factory=dict)
+    """Named RoomConfiguration messages as JSON, for `roomPreset` in tokens and `room_preset` in calls."""
     enabled_codecs: tuple[str, ...] = DEFAULT_ENABLED
     codec_regression_threshold: int = Field(default=5, ge=0)
     """In rooms with fewer participants a backup codec takes the place of the first one; 0: never,

@@ -13,6 +13,7 @@ from starlette.websockets import WebSocket
 from chassis import telemetry, tokens
 from chassis.clock import Clock
 from chassis.errors import NotFound, ResourceExhausted, ServiceError, TokenError
+from chassis.roles import Roles
 from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
 from signaling.claims import claims_of
@@ -39,6 +40,7 @@ class RtcApi:
     clock: Clock
     metrics: SignalingMetrics
     auto_create: bool
+    roles: Roles
     limits: Limits
     sockets: set[SocketRunner] = field(default_factory=set)
 
@@ -73,9 +75,7 @@ class RtcApi:
 
         return validate
 
-    async def _check(
-        self, connection: HTTPConnection, address: str, *, v1: bool
-    ) -> tuple[Join, Grants]:
+    async def _check(self, connection: HTTPConnection, address: str, *, v1: bool) -> Join:
         try:
             self.limits.admit_join(address)
             grants = self.authenticate(address, connection)
@@ -84,14 +84,15 @@ class RtcApi:
         except TokenError as error:
             raise JoinRefused(401, str(error)) from None
         user_agent = connection.headers.get("user-agent", "")
-        join = parse_join(connection.query_params, grants, v1=v1, user_agent=user_agent)
-        assert grants is not None  # parse_join refuses a join without grants
-        if not self._may_create(grants):
+        join = parse_join(
+            connection.query_params, grants, roles=self.roles, v1=v1, user_agent=user_agent
+        )
+        if not self._may_create(join.grants):
             try:
                 await self.placement.find(join.room_name)
             except ServiceError as error:
                 raise _refusal(error) from None
-        return join, grants
+        return join
 
     async def _serve(self, websocket: WebSocket, *, v1: bool) -> None:
         watch = JoinWatch(self.clock, self.metrics, "/rtc/v1" if v1 else "/rtc")
@@ -104,7 +105,7 @@ class RtcApi:
     async def _serve_watched(self, websocket: WebSocket, watch: JoinWatch, *, v1: bool) -> None:
         address = self.limits.address_of(websocket)
         try:
-            join, grants = await self._check(websocket, address, v1=v1)
+            join = await self._check(websocket, address, v1=v1)
         except JoinRefused as refused:
             self.metrics.joins_refused.add(1, str(refused.status))
             watch.refused(refused.status)
@@ -113,10 +114,10 @@ class RtcApi:
             return
         watch.room_known(join.room_name, is_resume=join.request.reconnect)
         # A resume makes no room: one that is gone is answered, not made anew empty.
-        create = self._may_create(grants) and not join.request.reconnect
+        create = self._may_create(join.grants) and not join.request.reconnect
         opening = node_pb2.OpenSession(
             room_name=join.room_name,
-            claims=claims_of(grants, identity=join.identity).SerializeToString(),
+            claims=claims_of(join.grants, identity=join.identity).SerializeToString(),
             client_info=join.request.client_info.SerializeToString(),
             join_request=join.request.SerializeToString(),
             single_peer_connection=join.single_peer_connection,

@@ -45,11 +45,12 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         clock=chassis.clock,
         metrics=metrics,
         auto_create=settings.auto_create,
+        roles=settings.roles,
         limits=limits,
     )
     metrics.sockets.read_by(lambda: len(rtc_api.sockets))
     chassis.health.tell("sockets", lambda: str(len(rtc_api.sockets)))
-    room_api = RoomApi(placement, nodes)
+    room_api = RoomApi(placement, nodes, settings.roles)
     services = {
         service: {name: (method.request, method.response) for name, method in methods.items()}
         for service, methods in METHODS.items()

@@ -7,6 +7,7 @@ from google.protobuf.message import Message
 from livekit.protocol import room
 
 from chassis.errors import NotFound, ServiceError, Unavailable, Unimplemented
+from chassis.roles import Roles
 from chassis.twirp import TwirpContext
 from contracts.node.v1 import node_pb2
 from contracts.placement.v1 import placement_pb2
@@ -26,6 +27,7 @@ class RoomApi:
 
     placement: PlacementClient
     nodes: NodeClients
+    roles: Roles
 
     async def call(
         self, context: TwirpContext, service: str, name: str, request: Message
@@ -33,7 +35,7 @@ class RoomApi:
         """Perform one call; raise `ServiceError` with the code server SDKs expect."""
         method = METHODS[service][name]
         grants = context.grants
-        check(method, grants, request)
+        role_identity = check(method, grants, request, self.roles)
         assert grants is not None  # check refuses a call without grants
         claims = claims_of(grants).SerializeToString()
         match method.owner:
@@ -54,6 +56,7 @@ class RoomApi:
                 try:
                     lease = await self.placement.find(method.room_of(request))
                     call = _call(service, name, request, claims)
+                    call.role_identity = role_identity
                     return await self._on_home(method, call, lease)
                 except NotFound:
                     if name == "ListParticipants":

@@ -6,7 +6,8 @@ from typing import Annotated
 from pydantic import AfterValidator, Field
 from pydantic_settings import SettingsConfigDict
 
-from chassis.settings import ChassisSettings, TextList
+from chassis.roles import BUILT_IN
+from chassis.settings import ChassisSettings, RolesSetting, TextList
 from signaling.core.addresses import networks
 
 
@@ -23,6 +24,8 @@ class SignalingSettings(ChassisSettings):
     http_addresses: TextList = ("127.0.0.1:7880",)
     placement_address: str = "127.0.0.1:7890"
     auto_create: bool = True
+    roles: RolesSetting = Field(default_factory=lambda: dict(BUILT_IN))
+    """Named bundles of grants; the nodes' are to be the same."""
 
     trusted_proxies: Annotated[TextList, AfterValidator(_networks)] = ()
     """Networks whose `X-Forwarded-For` is believed: 10.0.0.0/8,192.0.2.7"""

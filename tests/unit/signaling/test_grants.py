@@ -5,6 +5,7 @@ from google.protobuf.message import Message
 from livekit.protocol import room
 
 from chassis.errors import InvalidArgument, NotAllowed
+from chassis.roles import BUILT_IN
 from chassis.tokens import Grants, VideoGrant
 from signaling.core.grants import METHODS, ROOM_SERVICE, Owner, check
 
@@ -30,7 +31,7 @@ def test_every_method_of_the_public_service_is_listed() -> None:
 def test_nothing_is_allowed_without_a_token_or_with_a_participants_token(name: str) -> None:
     for grants in (None, Grants(identity="a", video=VideoGrant(room_join=True, room="hall"))):
         with pytest.raises(NotAllowed):
-            check(ROWS[name], grants, made(name))
+            check(ROWS[name], grants, made(name), BUILT_IN)
 
 
 @pytest.mark.parametrize(
@@ -47,17 +48,17 @@ def test_nothing_is_allowed_without_a_token_or_with_a_participants_token(name: s
     ],
 )
 def test_the_right_grant_is_enough(name: str, video: VideoGrant) -> None:
-    check(ROWS[name], Grants(identity="a", video=video), made(name))
+    check(ROWS[name], Grants(identity="a", video=video), made(name), BUILT_IN)
 
 
 def test_an_administrator_of_another_room_is_refused() -> None:
     elsewhere = Grants(identity="a", video=VideoGrant(room_admin=True, room="cellar"))
     with pytest.raises(NotAllowed):
-        check(ROWS["GetParticipant"], elsewhere, made("GetParticipant"))
+        check(ROWS["GetParticipant"], elsewhere, made("GetParticipant"), BUILT_IN)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257])
 def test_a_room_needs_a_name_of_sane_length(name: str) -> None:
     grants = Grants(identity="a", video=VideoGrant(room_create=True))
     with pytest.raises(InvalidArgument):
-        check(ROWS["CreateRoom"], grants, room.CreateRoomRequest(name=name))
+        check(ROWS["CreateRoom"], grants, room.CreateRoomRequest(name=name), BUILT_IN)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from livekit.protocol import rtc
 
 from chassis.errors import ServiceError
+from chassis.roles import BUILT_IN
 from chassis.tokens import Grants, VideoGrant
 from signaling.core.grants import METHODS, ROOM_SERVICE, check
 from signaling.core.join import Join, JoinRefused, decode_join_request, parse_join
@@ -31,7 +32,7 @@ BOOLEANS = ("room_create", "room_list", "room_admin", "room_join")
 @given(st.dictionaries(st.sampled_from(PARAMETERS), st.text()), st.booleans(), st.text())
 def test_any_query_is_a_join_or_a_refusal(query: dict[str, str], v1: bool, agent: str) -> None:
     try:
-        found: Join | None = parse_join(query, GRANTS, v1=v1, user_agent=agent)
+        found: Join | None = parse_join(query, GRANTS, roles=BUILT_IN, v1=v1, user_agent=agent)
         refusal = 0
     except JoinRefused as refused:
         found, refusal = None, refused.status
@@ -71,7 +72,7 @@ def test_any_body_under_any_grants_is_allowed_or_refused(
         return
     grants = None if video is None else Grants(identity="", video=VideoGrant(room=room, **video))
     try:
-        check(method, grants, request)
+        check(method, grants, request, BUILT_IN)
         refusal = 0
     except ServiceError as refused:
         refusal = refused.http_status

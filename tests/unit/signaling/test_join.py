@@ -7,6 +7,7 @@ import json
 import pytest
 from livekit.protocol import models, rtc
 
+from chassis.roles import BUILT_IN
 from chassis.tokens import Grants, VideoGrant
 from signaling.core.join import (
     MAX_JOIN_REQUEST_BYTES,
@@ -35,12 +36,14 @@ def wrapped(request: rtc.JoinRequest, *, gzipped: bool = False, padded: bool = T
 def join(
     query: dict[str, str], given: Grants | None = None, *, v1: bool = False, agent: str = ""
 ) -> Join:
-    return parse_join(query, grants() if given is None else given, v1=v1, user_agent=agent)
+    return parse_join(
+        query, grants() if given is None else given, roles=BUILT_IN, v1=v1, user_agent=agent
+    )
 
 
 def refusal(query: dict[str, str], given: Grants | None, *, v1: bool = False) -> tuple[int, str]:
     with pytest.raises(JoinRefused) as refused:
-        parse_join(query, given, v1=v1, user_agent="")
+        parse_join(query, given, roles=BUILT_IN, v1=v1, user_agent="")
     return refused.value.status, refused.value.text
 
 

@@ -15,6 +15,7 @@ from livekit.protocol import models
 from livekit.protocol import room as room_api
 
 from chassis.errors import TokenError
+from chassis.roles import Role
 from chassis.tokens import VideoGrant
 from contracts.node.v1 import node_pb2
 
@@ -71,7 +72,7 @@ class Grants:
             except json_format.ParseError as error:
                 raise BadClaims("room configuration cannot be read") from error
         return cls(
-            permission=_permission(video),
+            permission=permission_of(video),
             kind=_KINDS.get(claims.kind.lower(), models.ParticipantInfo.Kind.STANDARD),
             kind_details=tuple(
                 _KIND_DETAILS[name.upper()]
@@ -141,7 +142,7 @@ class Grants:
         return claims | {key: value for key, value in optional.items() if value}
 
 
-def _permission(video: VideoGrant) -> models.ParticipantPermission:
+def permission_of(video: VideoGrant) -> models.ParticipantPermission:
     return models.ParticipantPermission(
         can_subscribe=video.may_subscribe,
         can_publish=video.may_publish,
@@ -156,6 +157,19 @@ def _permission(video: VideoGrant) -> models.ParticipantPermission:
         can_subscribe_metrics=video.may_subscribe_metrics,
         can_manage_agent_session=video.may_manage_agent_session,
     )
+
+
+def permission_in_role(
+    role: Role, permission: models.ParticipantPermission
+) -> models.ParticipantPermission:
+    """A participant's permission once it has the role; what a role does not speak of stays."""
+    video = VideoGrant(
+        hidden=permission.hidden,
+        recorder=permission.recorder,
+        agent=permission.agent,
+        can_manage_agent_session=permission.can_manage_agent_session,
+    )
+    return permission_of(role.given_to(video))
 
 
 def _json_object(text: str) -> dict[str, Any]:

@@ -114,6 +114,7 @@ class Participant(SignalSession):
                 protocol_version=self.client.protocol,
                 region=region,
                 room_configuration=grants.room_configuration,
+                room_preset=grants.room_preset,
                 joined_at_ms=step.wall_ms,
             ),
         )

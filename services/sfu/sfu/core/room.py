@@ -17,9 +17,11 @@ from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
 
+from chassis.roles import ROLE_ATTRIBUTE
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core import room_calls
+from sfu.core.configuration import RoomWish, settle
 from sfu.core.member import Member, Tombstone
 from sfu.core.room_events import (
     FROZEN,
@@ -66,7 +68,7 @@ class Room:
         now: float,
         wall_ms: int,
         *,
-        configuration: api.RoomConfiguration | None = None,
+        wish: RoomWish | None = None,
         sif_trailer: bytes = b"",
         turn_password: str = "",
     ) -> None:
@@ -74,7 +76,8 @@ class Room:
         self.epoch = epoch
         self.settings = settings
         self._new_event_id = new_event_id
-        self._configuration = configuration
+        self._wish = wish
+        self._configuration = api.RoomConfiguration()
         self._sif_trailer = sif_trailer
         self.info = lk.Room(
             sid=sid,
@@ -186,6 +189,7 @@ class Room:
                 schema=CHECKPOINT_SCHEMA,
                 epoch=self.epoch,
                 room=self._room_bytes(),
+                configuration=self._configuration.SerializeToString(),
                 sif_trailer=self._sif_trailer,
                 is_started=self.is_started,
                 had_participant=self._had_participant,
@@ -208,6 +212,7 @@ class Room:
 
     def _inherit(self, left: Inherited) -> None:
         self.info = lk.Room.FromString(left.room.room)
+        self._configuration = api.RoomConfiguration.FromString(left.room.configuration)
         self._sif_trailer = left.room.sif_trailer or self._sif_trailer
         self.is_started = left.room.is_started
         self._had_participant = left.room.had_participant
@@ -262,8 +267,8 @@ class Room:
             self.order([node_id], room_pb2.Order(participant_sid=sid, refuse=refuse))
             return
         member = Member.of(node_id, sid, request)
-        if not self.is_started:
-            self.start(api.RoomConfiguration.FromString(request.room_configuration))
+        if not self.is_started and not self._start_by_join(node_id, sid, request):
+            return
         replaced = self.members.get(self._sids.get(request.identity, ""))
         refusal = self._refusal(member, replaced)
         if refusal is not None:
@@ -293,11 +298,25 @@ class Room:
             participant=member.bytes(),
             others=[m.bytes() for m in others],
             sif_trailer=self._sif_trailer,
+            sync_streams=self._configuration.sync_streams,
+            min_playout_delay_ms=self._configuration.min_playout_delay,
+            max_playout_delay_ms=self._configuration.max_playout_delay,
         )
         self.order([node_id], room_pb2.Order(participant_sid=sid, admit=admit))
         member.info.state = lk.ParticipantInfo.JOINED
         self._show(member, at_once=replaced is not None)
         self._count()
+
+    def _start_by_join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> bool:
+        configuration = api.RoomConfiguration.FromString(request.room_configuration)
+        try:
+            self.start(RoomWish(configuration, request.room_preset, is_from_token=True))
+        except ApiError as error:
+            refuse = room_pb2.Refuse(code=error.code, message=error.message)
+            self.order([node_id], room_pb2.Order(participant_sid=sid, refuse=refuse))
+            self.close(lk.ROOM_CLOSED)  # never started: nobody hears of it
+            return False
+        return True
 
     def _show_directory(self, node_id: str) -> None:
         """A node's first session brings it the track directory; then it gets the changes."""
@@ -362,6 +381,9 @@ class Room:
         if not member.info.permission.can_update_metadata:
             answer.reason = rtc.RequestResponse.NOT_ALLOWED
             answer.message = "does not have permission to update own metadata"
+        elif self._is_role_changed(member, request.attributes):
+            answer.reason = rtc.RequestResponse.NOT_ALLOWED
+            answer.message = f"{ROLE_ATTRIBUTE} is given by a token or the server API alone"
         else:
             try:
                 self.change_profile(member, request.name, request.metadata, request.attributes)
@@ -374,6 +396,10 @@ class Room:
         answer.participant = member.bytes()
         order = room_pb2.Order(participant_sid=member.sid, answer_profile_change=answer)
         self.order([member.node_id], order)
+
+    def _is_role_changed(self, member: Member, attributes: Mapping[str, str]) -> bool:
+        role = attributes.get(ROLE_ATTRIBUTE)
+        return role is not None and role != member.info.attributes.get(ROLE_ATTRIBUTE, "")
 
     def _restrict(self, member: Member, permission: rtc.SubscriptionPermission) -> None:
         for row in permission.track_permissions:
@@ -524,15 +550,30 @@ class Room:
 
     # ------------------------------------------------------------------------------- life and time
 
-    def start(self, configuration: api.RoomConfiguration) -> None:
+    def start(self, wish: RoomWish) -> None:
+        """The room begins, as the first wish has it. Raises ApiError for what cannot be had."""
+        wish = wish if self._wish is None else self._wish
+        settled = settle(wish, self.settings.presets, self.settings.profile_limits)
         self.is_started = True
-        chosen = configuration if self._configuration is None else self._configuration
-        self.info.empty_timeout = chosen.empty_timeout or self.info.empty_timeout
-        self.info.departure_timeout = chosen.departure_timeout or self.info.departure_timeout
-        self.info.max_participants = chosen.max_participants or self.info.max_participants
-        self.info.metadata = chosen.metadata
-        self.touch()
+        self._apply(settled)
         self._publish("room_started")
+
+    def change(self, wish: RoomWish) -> None:
+        """What the wish says about the running room; raises ApiError, and then nothing changed."""
+        settle(wish, self.settings.presets, self.settings.profile_limits)
+        if wish.configuration != api.RoomConfiguration():
+            self._apply(wish.configuration)
+            self.show_room()
+
+    def _apply(self, given: api.RoomConfiguration) -> None:
+        if given.agents:
+            del self._configuration.agents[:]
+        self._configuration.MergeFrom(given)
+        self.info.empty_timeout = given.empty_timeout or self.info.empty_timeout
+        self.info.departure_timeout = given.departure_timeout or self.info.departure_timeout
+        self.info.max_participants = given.max_participants or self.info.max_participants
+        self.info.metadata = given.metadata or self.info.metadata
+        self.touch()
 
     def _expires_at(self) -> float | None:
         if self._empty_since is None or self._is_frozen:
@@ -693,8 +734,12 @@ class Room:
         elif self._empty_since is None:
             self._empty_since = self._now
 
+    def find(self, identity: str) -> Member | None:
+        """The member of this identity, if there is one."""
+        return self.members.get(self._sids.get(identity, ""))
+
     def member(self, identity: str) -> Member:
-        member = self.members.get(self._sids.get(identity, ""))
+        member = self.find(identity)
         if member is None:
             raise ApiError("not_found", "participant does not exist")
         return member

@@ -14,7 +14,10 @@ from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
 
+from chassis.roles import ROLE_ATTRIBUTE, unknown
 from contracts.room.v1 import room_pb2
+from sfu.core import configuration
+from sfu.core.grants import permission_in_role
 from sfu.core.room_events import FROZEN, AnswerApi, ApiCalled, ApiError
 
 if TYPE_CHECKING:
@@ -27,6 +30,7 @@ NONCE_BYTES = 16
 def answer(room: Room, call: ApiCalled) -> AnswerApi:
     """Do the call. Its answer comes after all that it caused, DeleteRoom's after `Closed`."""
     try:
+        _check_role(room, call.role_identity)
         response = _dispatch(room, call.method, call.request)
     except ApiError as error:
         return AnswerApi(call.call_id, b"", error.code, error.message)
@@ -36,6 +40,16 @@ def answer(room: Room, call: ApiCalled) -> AnswerApi:
     return AnswerApi(call.call_id, response.SerializeToString())
 
 
+def _check_role(room: Room, identity: str) -> None:
+    """A token goes on saying what its bearer was: who lost the role in the room has lost its rights."""
+    member = room.find(identity) if identity else None
+    if member is None:
+        return
+    role = room.settings.roles.get(member.info.attributes.get(ROLE_ATTRIBUTE, ""))
+    if role is None or not role.is_admin:
+        raise ApiError("unauthenticated", "permissions denied")
+
+
 def _dispatch(room: Room, method: str, request: bytes) -> Message:
     if room.is_frozen and method not in READS:
         raise ApiError("unavailable", FROZEN)
@@ -43,27 +57,23 @@ def _dispatch(room: Room, method: str, request: bytes) -> Message:
     if function is None:
         raise ApiError("unimplemented", f"{method} is not implemented")
     if not room.is_started and method != "CreateRoom":
-        room.start(api.RoomConfiguration())
+        room.start(configuration.RoomWish())
     return function(room, request)
 
 
 def create_room(room: Room, serialized: bytes) -> lk.Room:
-    """The room is here by now; what it is like is decided once."""
+    """Make the room as asked for; of one that is there already, change what is given."""
     request = api.CreateRoomRequest.FromString(serialized)
-    if not room.is_started:
-        try:
-            room.check_profile(name=request.name, metadata=request.metadata)
-        except ApiError:
-            room.close(lk.ROOM_CLOSED)  # never started: nobody hears of it
-            raise
-        room.start(
-            api.RoomConfiguration(
-                empty_timeout=request.empty_timeout,
-                departure_timeout=request.departure_timeout,
-                max_participants=request.max_participants,
-                metadata=request.metadata,
-            )
-        )
+    wish = configuration.wish_of(request)
+    if room.is_started:
+        room.change(wish)
+        return room.room_now()
+    try:
+        room.check_profile(name=request.name)
+        room.start(wish)
+    except ApiError:
+        room.close(lk.ROOM_CLOSED)  # never started: nobody hears of it
+        raise
     return room.room_now()
 
 
@@ -109,11 +119,22 @@ def remove_participant(room: Room, serialized: bytes) -> api.RemoveParticipantRe
 
 
 def update_participant(room: Room, serialized: bytes) -> lk.ParticipantInfo:
-    """`permission` replaces all permissions; what else is empty stays as it is."""
+    """`permission` replaces all permissions, and a role; what else is empty stays as it is."""
     request = api.UpdateParticipantRequest.FromString(serialized)
     member = room.member(request.identity)
-    room.change_profile(member, request.name, request.metadata, request.attributes)
+    attributes = dict(request.attributes)
     permission = request.permission if request.HasField("permission") else None
+    name = attributes.get(ROLE_ATTRIBUTE)
+    if name:
+        role = room.settings.roles.get(name)
+        if role is None:
+            raise ApiError("invalid_argument", unknown(name, room.settings.roles))
+        if permission is not None:
+            raise ApiError("invalid_argument", "a role or a permission can be given, not both")
+        permission = permission_in_role(role, member.info.permission)
+    elif permission is not None and ROLE_ATTRIBUTE in member.info.attributes:
+        attributes[ROLE_ATTRIBUTE] = ""
+    room.change_profile(member, request.name, request.metadata, attributes)
     room.change_permission(member, permission)
     return room.info_now(member)
 

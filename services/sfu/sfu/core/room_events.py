@@ -5,8 +5,12 @@ Values alone; the machine is `sfu.core.room`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
+from livekit.protocol import room as api
+
+from chassis.roles import BUILT_IN, Roles
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
@@ -36,6 +40,8 @@ class ApiCalled:
     call_id: int
     method: str
     request: bytes
+    role_identity: str = ""
+    """Allowed only by the role this participant has in a token: it must have such a role still."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,6 +137,8 @@ class RoomSettings:
     is_remote_unmute_enabled: bool = False
     enabled_codecs: tuple[str, ...] = ()
     tombstone_lifetime: float = 60.0
+    roles: Roles = field(default_factory=lambda: BUILT_IN)
+    presets: Mapping[str, api.RoomConfiguration] = field(default_factory=dict)
 
 
 class ApiError(Exception):

@@ -10,12 +10,13 @@ import binascii
 import json
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import cast
 
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
+from chassis.roles import ROLE_ATTRIBUTE, Roles, unknown
 from chassis.tokens import Grants, VideoGrant
 
 MAX_JOIN_REQUEST_BYTES = 1 << 20
@@ -50,21 +51,25 @@ class Join:
     room_name: str
     identity: str
     request: rtc.JoinRequest
+    grants: Grants
+    """As the role in them has it."""
     single_peer_connection: bool
 
 
 def parse_join(
-    query: Mapping[str, str], grants: Grants | None, *, v1: bool, user_agent: str
+    query: Mapping[str, str], grants: Grants | None, *, roles: Roles, v1: bool, user_agent: str
 ) -> Join:
     """Check a join in the order clients rely on; raise `JoinRefused` with the status and text they know."""
     if grants is None or grants.video == VideoGrant():
         raise JoinRefused(401, "no permissions to access the room")
     if not grants.video.room_join:
         raise JoinRefused(401, "permissions denied")
+    grants = _with_role(grants, roles)
     wrapped = query.get("join_request", "")
     if v1 and not wrapped:
         raise JoinRefused(400, "join_request is required")
     request = decode_join_request(wrapped) if wrapped else _request_from_query(query)
+    request.participant_attributes.pop(ROLE_ATTRIBUTE, None)  # nobody gives itself a role
     identity = _identity(grants, query)
     room_name = grants.video.room
     if not room_name:
@@ -79,6 +84,7 @@ def parse_join(
         room_name=room_name,
         identity=identity,
         request=request,
+        grants=grants,
         single_peer_connection=bool(wrapped),
     )
 
@@ -109,6 +115,15 @@ def decode_join_request(wrapped: str) -> rtc.JoinRequest:
 def is_true(value: str | None) -> bool:
     """Booleans of the query string: `1` and `true` are true, everything else is false."""
     return value in _TRUE
+
+
+def _with_role(grants: Grants, roles: Roles) -> Grants:
+    name = grants.attributes.get(ROLE_ATTRIBUTE)
+    if not name:
+        return grants
+    if name not in roles:
+        raise JoinRefused(400, unknown(name, roles))
+    return replace(grants, video=roles[name].given_to(grants.video))
 
 
 def _identity(grants: Grants, query: Mapping[str, str]) -> str:
