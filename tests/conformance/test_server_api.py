@@ -18,7 +18,8 @@ async def test_rooms_are_created_listed_changed_and_deleted(server: DevServer, r
         assert made.sid.startswith("RM_")
         assert (made.name, made.metadata, made.max_participants) == (room, "first", 3)
         again = await lk.room.create_room(api.CreateRoomRequest(name=room, metadata="second"))
-        assert (again.sid, again.metadata) == (made.sid, "first")
+        assert (again.sid, again.metadata) == (made.sid, "second")
+        assert again.max_participants == 3
         listed = await lk.room.list_rooms(api.ListRoomsRequest(names=[room]))
         assert [it.sid for it in listed.rooms] == [made.sid]
         changed = await lk.room.update_room_metadata(

@@ -3,11 +3,11 @@
 from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
-from tests.support.room_scene import Scene
 
 from chassis.roles import ROLE_ATTRIBUTE
 from contracts.room.v1 import room_pb2
 from sfu.core.room_events import AnswerApi, ApiCalled
+from tests.support.room_scene import Scene
 
 
 def give(scene: Scene, role: str, identity: str = "a", **fields: object) -> AnswerApi:
