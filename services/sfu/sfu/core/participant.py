@@ -356,36 +356,35 @@ class Participant(SignalSession):
 
     # ------------------------------------------------------------- permissions and profile
 
-    def set_permission(self, permission: models.ParticipantPermission, step: Step) -> None:
-        """Follow changed permissions: tracks that are no longer allowed end."""
-        if permission != self.grants.permission:
+    def take_permission(self, order: room_pb2.SetPermission, step: Step) -> None:
+        """The Room changed what this participant may do, its profile, or both.
+
+        Tracks that are no longer allowed end. One token says all that is new.
+        """
+        permission = models.ParticipantPermission.FromString(order.permission)
+        is_new = permission != self.grants.permission
+        if is_new:
             self.grants = self.grants.permitting(permission)
+        if order.participant:
+            is_new |= self._adopt(models.ParticipantInfo.FromString(order.participant))
         self.publishing.unpublish_forbidden(permission, step)
         self.subscribing.reconcile_all(step)
-        self.refresh_token(step)
-
-    def take_permission(self, order: room_pb2.SetPermission, step: Step) -> None:
-        """The Room changed what this participant may do, its profile, or both."""
-        if order.participant:
-            info = models.ParticipantInfo.FromString(order.participant)
-            self.name, self.metadata = info.name, info.metadata
-            self.attributes = dict(info.attributes)
-        self.set_permission(models.ParticipantPermission.FromString(order.permission), step)
+        if is_new:
+            self.refresh_token(step)
 
     def take_profile(self, order: room_pb2.AnswerProfileChange, step: Step) -> None:
         """The Room's answer to update_metadata."""
         reason = cast("rtc.RequestResponse.Reason", order.reason)
-        if reason == Reason.OK and order.participant:
-            self.take_own_info(models.ParticipantInfo.FromString(order.participant), step)
+        info = models.ParticipantInfo.FromString(order.participant)
+        if reason == Reason.OK and order.participant and self._adopt(info):
+            self.refresh_token(step)
         self.respond_to(step, reason, order.message, request_id=order.request_id)
 
-    def take_own_info(self, info: models.ParticipantInfo, step: Step) -> None:
-        """Name, metadata or attributes as the Room has them now go into the next token."""
+    def _adopt(self, info: models.ParticipantInfo) -> bool:
+        """Name, metadata and attributes as the Room has them now; whether any is new."""
         before = (self.name, self.metadata, self.attributes)
-        after = (info.name, info.metadata, dict(info.attributes))
-        if before != after:
-            self.name, self.metadata, self.attributes = after
-            self.refresh_token(step)
+        self.name, self.metadata, self.attributes = info.name, info.metadata, dict(info.attributes)
+        return before != (self.name, self.metadata, self.attributes)
 
     def refresh_token(self, step: Step) -> None:
         """Push a token for later reconnects, now and again every five minutes."""
