@@ -4,6 +4,7 @@ from livekit.protocol import models, rtc
 
 from sfu.core.media_commands import AddReceiver, RestartIce, SendData
 from sfu.core.media_events import AudioLevels, Connected, Failed
+from sfu.core.room_events import FactArrived
 from sfu.core.stage import Event
 from tests.support.scripted_room import Client, World
 
@@ -141,8 +142,8 @@ class Withheld:
         self._events: list[Event] = []
         world._orders = self._withhold  # type: ignore[method-assign]
 
-    def _withhold(self, fact: object) -> list[Event]:
-        self._events += self._orders(fact)  # type: ignore[arg-type]
+    def _withhold(self, event: FactArrived) -> list[Event]:
+        self._events += self._orders(event)
         return []
 
     def release(self) -> None:

@@ -3,6 +3,7 @@
 import pytest
 from livekit.protocol import models, rtc
 
+from contracts.room.v1 import room_pb2
 from sfu.core.connection_quality import Condition
 from sfu.core.effects import SendSignal, Step
 from sfu.core.media_commands import (
@@ -322,7 +323,8 @@ def test_permission_loss_unpublishes_and_says_so(world: World) -> None:
     a.offer(MIC)
     session = world.session(a)
     step = Step(world.now, world.wall_ms)
-    session.set_permission(models.ParticipantPermission(can_subscribe=True), step)
+    permission = models.ParticipantPermission(can_subscribe=True).SerializeToString()
+    session.take_permission(room_pb2.SetPermission(permission=permission), step)
     receiver = world.told(AddReceiver)[-1]
     assert RemoveTrack(receiver.track) in step.effects
     responses = [
