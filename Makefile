@@ -60,4 +60,4 @@ release:  ## everything of a release into dist/: images, chart, SBOMs, NOTICE, c
 	@BUILD="$(BUILD)" $(VENV)/python -m tools.release $(ARGS)
 
 clean:  ## forget everything that was installed or built here
-	rm -rf .venv .roomwright dist proto/gen web/node_modules web/dist media/target media/python/mediacore/*.so
+	rm -rf .venv .roomwright dist proto/gen web/node_modules web/dist tests/clients/node_modules tests/clients/dist media/target media/python/mediacore/*.so

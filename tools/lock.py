@@ -21,7 +21,7 @@ MANIFESTS = {
     "signaling": ("services/signaling", "chassis", "proto"),
     "sfu": ("services/sfu", "chassis", "proto"),
 }
-IMAGES = ("build", "stand-ins")
+ALONE = ("build", "stand-ins", "old-python-sdk")
 EVERYTHING = (
     "chassis",
     "proto",
@@ -38,7 +38,7 @@ def main() -> None:
     uv = sys.argv[1] if len(sys.argv) > 1 else str(UV)
     for name, members in MANIFESTS.items():
         compile_lock(uv, name, [f"{member}/pyproject.toml" for member in members])
-    for name in IMAGES:
+    for name in ALONE:
         compile_lock(uv, name, [f"requirements/{name}.in"])
     manifests = [f"{member}/pyproject.toml" for member in EVERYTHING]
     compile_lock(uv, "dev", [*manifests, "requirements/dev.in"])

@@ -151,11 +151,33 @@ def web_step() -> None:
     stamp.write()
 
 
+def clients_step() -> None:
+    """Install the published SDKs that tests run beside the newest Python and web ones: Node, and old releases."""
+    clients = ROOT / "tests" / "clients"
+    lock = ROOT / "requirements" / "old-python-sdk.txt"
+    manifests = [clients / "package.json", clients / "package-lock.json"]
+    stamp = Stamp("clients", [lock, *manifests], extra=sys.version)
+    old_python = STATE / "old-python-sdk"
+    installed = (clients / "node_modules", clients / "dist", old_python)
+    if stamp.fresh() and all(place.exists() for place in installed):
+        return
+    with progress("SDKs for tests"):
+        call("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=clients, quiet=True)
+        call("npm", "run", "--silent", "build", cwd=clients, quiet=True)
+        # Never in the environment itself: there the newest release lives.
+        shutil.rmtree(old_python, ignore_errors=True)
+        uv = [str(VENV / "bin" / "uv"), "--system-certs", "pip", "install"]
+        install = [*uv, "--python", str(PYTHON), "--quiet", "--target", str(old_python)]
+        call(*install, "--require-hashes", "-r", str(lock))
+    stamp.write()
+
+
 STEPS = (
     ("python", python_step),
     ("contracts", contracts_step),
     ("media", media_step),
     ("web", web_step),
+    ("clients", clients_step),
 )
 
 

@@ -3,12 +3,14 @@
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 from playwright.async_api import Browser, Page, async_playwright
 
 from tests.support.server import Server
 
+OLD_SDKS = Path(__file__).parents[1] / "clients" / "dist"
 FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -27,7 +29,9 @@ FLAGS = (
 _JOIN = """
 async ({url, token, single}) => {
     const {Room, RoomEvent, Track} = window.livekit;
-    const room = new Room({adaptiveStream: false, dynacast: true, singlePeerConnection: single});
+    // 2.0 plays through WebAudio unless told not to, where the receiver's statistics hear nothing.
+    const options = {adaptiveStream: false, dynacast: true, singlePeerConnection: single, webAudioMix: false};
+    const room = new Room(options);
     const events = [], data = [];
     room.on(RoomEvent.ParticipantConnected, p => events.push(`participant_connected ${p.identity}`));
     room.on(RoomEvent.ParticipantDisconnected, p => events.push(`participant_disconnected ${p.identity}`));
@@ -59,10 +63,13 @@ async ({url, token, single}) => {
 
 _RECEIVED = """
 async ({identity, kind}) => {
-    const participant = window.rw.room.remoteParticipants.get(identity);
+    // livekit-client 1.x has other names, and keys by sid.
+    const {remoteParticipants, participants} = window.rw.room;
+    const participant = [...(remoteParticipants ?? participants).values()].find(it => it.identity === identity);
     if (!participant) return null;
     const wanted = window.livekit.Track.Kind[kind === 'video' ? 'Video' : 'Audio'];
-    const publication = [...participant.trackPublications.values()].find(it => it.kind === wanted && it.track);
+    const publications = [...(participant.trackPublications ?? participant.tracks).values()];
+    const publication = publications.find(it => it.kind === wanted && it.track);
     if (!publication) return null;
     const report = await publication.track.receiver.getStats();
     for (const entry of report.values()) if (entry.type === 'inbound-rtp') return {
@@ -90,12 +97,16 @@ class BrowserClient:
         identity: str,
         *,
         single: bool = True,
+        old_sdk: str | None = None,
         **grants: object,
     ) -> "BrowserClient":
-        """Connect with one or two peer connections."""
+        """Connect with one or two peer connections; `old_sdk` is a bundle of tests/clients, by name."""
         page = await browser.new_page()
         await page.goto(f"{server.page_url}/harness.html")
         await page.wait_for_function("window.livekit !== undefined")
+        if old_sdk is not None:
+            # The bundle declares the same global name, and so takes the newest SDK's place.
+            await page.add_script_tag(path=OLD_SDKS / f"{old_sdk}.js")
         token = server.token(room, identity, **grants)
         await page.evaluate(_JOIN, {"url": server.url, "token": token, "single": single})
         return BrowserClient(page, identity)
