@@ -58,7 +58,6 @@ async def test_a_role_in_a_token_is_changed_live_and_what_it_loses_is_unpublishe
             await until(
                 lambda: f"track_unpublished alice {AUDIO}" in bob.events, "bob sees the track end"
             )
-            await until(lambda: not own.track_publications, "alice is told that her track ended")
             await until(
                 lambda: bob.room.remote_participants["alice"].attributes[ROLE] == "viewer",
                 "bob sees the role",
@@ -106,10 +105,12 @@ async def test_a_moderator_mutes_another_with_its_own_token_until_it_loses_the_r
 async def test_a_client_cannot_change_its_role(server: DevServer, room: str) -> None:
     anna = await joined(server, room, "anna", "moderator")
     try:
-        with pytest.raises(Exception, match="token or the server API"):
-            await anna.room.local_participant.set_attributes({ROLE: "speaker"})
+        await anna.room.local_participant.set_attributes({ROLE: "speaker", "mood": "bad"})
         await anna.room.local_participant.set_attributes({"mood": "good"})
-        attributes = anna.room.local_participant.attributes
-        assert attributes[ROLE] == "moderator"
+        async with api.LiveKitAPI(server.http_url, KEY, SECRET) as lk:
+            info = await lk.room.get_participant(
+                api.RoomParticipantIdentity(room=room, identity="anna")
+            )
+        assert dict(info.attributes) == {ROLE: "moderator", "mood": "good"}
     finally:
         await anna.leave()
