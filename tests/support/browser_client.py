@@ -98,10 +98,16 @@ class BrowserClient:
         *,
         single: bool = True,
         old_sdk: str | None = None,
+        script: str = "",
         **grants: object,
     ) -> "BrowserClient":
-        """Connect with one or two peer connections; `old_sdk` is a bundle of tests/clients, by name."""
+        """Connect with one or two peer connections.
+
+        `old_sdk` is a bundle of tests/clients, by name; `script` runs before the SDK is loaded.
+        """
         page = await browser.new_page()
+        if script:
+            await page.add_init_script(script)
         await page.goto(f"{server.page_url}/harness.html")
         await page.wait_for_function("window.livekit !== undefined")
         if old_sdk is not None:
