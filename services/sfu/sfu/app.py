@@ -300,6 +300,7 @@ def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettin
         enabled_codecs=tuple(c for c in settings.enabled_codecs if not c.endswith("/rtx")),
         simulate_allowed=settings.simulate_allowed,
         profile_limits=_profile_limits(settings),
+        active_red_encoding=settings.active_red_encoding,
         codec_regression_threshold=settings.codec_regression_threshold,
         subscription_limit_audio=settings.subscription_limit_audio,
         subscription_limit_video=settings.subscription_limit_video,

@@ -134,6 +134,8 @@ class SfuSettings(ChassisSettings):
     room_presets: Presets = Field(default_factory=dict)
     """Named RoomConfiguration messages as JSON, for `roomPreset` in tokens and `room_preset` in calls."""
     enabled_codecs: tuple[str, ...] = DEFAULT_ENABLED
+    active_red_encoding: bool = False
+    """Repeat Opus as RED to who takes it, although its publisher does not."""
     codec_regression_threshold: int = Field(default=5, ge=0)
     """In rooms with fewer participants a backup codec takes the place of the first one; 0: never,
     unless the publisher insists."""

@@ -341,7 +341,8 @@ def _answer_section(inputs: _Inputs, config: NegotiationConfig) -> _AnsweredSect
         kept = codecs.negotiate(kind, section.codecs, config.codecs.subscribe, feedback)
         # libwebrtc leaves out of all later offers what was refused here once, also from sections it
         # publishes on: without mid and rid there is no simulcast, without levels no speaker.
-        wanted = extensions.SENT[kind] | extensions.RECEIVED[kind]
+        sent = extensions.sent(kind, has_playout_delay=config.has_playout_delay)
+        wanted = sent | extensions.RECEIVED[kind]
     if not kept:
         return _AnsweredSection(inputs, MediaSection(kind, section.mid, rejected=True))
     if receiving and inputs.announced is not None and inputs.match is not None:

@@ -53,6 +53,7 @@ class Connections:
         self.has_answered = False
         self.has_no_channels = False
         self.has_synced_streams = False
+        self._has_playout_delay = False
 
     def _make(self, *, is_offered_here: bool) -> PeerConnection:
         session = self._session
@@ -141,11 +142,14 @@ class Connections:
 
     # -------------------------------------------------------------------------- negotiation
 
-    def begin(self, codecs: CodecPolicy, *, sync_streams: bool) -> None:
+    def begin(
+        self, codecs: CodecPolicy, *, sync_streams: bool = False, has_playout_delay: bool = False
+    ) -> None:
         """The session was admitted, and the room's codecs are known.
 
         `sync_streams`: the room wants tracks of one stream played in step.
         """
+        self._has_playout_delay = has_playout_delay
         if sync_streams and self._traits.syncs_streams:
             self.has_synced_streams = True
             # Clients find tracks by stream and section then: another track needs another section.
@@ -165,6 +169,7 @@ class Connections:
             codecs=codecs,
             client=self._traits,
             single=self._session.is_single,
+            has_playout_delay=self._has_playout_delay,
         )
 
     def want_first_offer(self, step: Step) -> None:

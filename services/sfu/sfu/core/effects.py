@@ -127,6 +127,7 @@ class StageSettings:
     downgrade_delay: float = 5.0
     setting_delay: float = 0.1  # gathers track settings that need not be followed at once
     bind_timeout: float = 15.0
+    active_red_encoding: bool = False
     codec_regression_threshold: int = 5  # participants
     subscription_limit_audio: int = 0  # of one participant; 0: no limit
     subscription_limit_video: int = 0

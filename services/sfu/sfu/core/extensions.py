@@ -15,6 +15,7 @@ AUDIO_LEVEL = "urn:ietf:params:rtp-hdrext:ssrc-audio-level"
 TRANSPORT_CC = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
 ABS_SEND_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-send-time"
 ABS_CAPTURE_TIME = "http://www.webrtc.org/experiments/rtp-hdrext/abs-capture-time"
+PLAYOUT_DELAY = "http://www.webrtc.org/experiments/rtp-hdrext/playout-delay"
 DEPENDENCY_DESCRIPTOR = (
     "https://aomediacodec.github.io/av1-rtp-spec/#dependency-descriptor-rtp-header-extension"
 )
@@ -39,6 +40,7 @@ OFFERED: dict[Kind, list[tuple[int, str]]] = {
 }
 """With the ids of our own offers: one id means the same in every section of a bundle."""
 
+_PLAYOUT_DELAY_ID = 4
 _MAX_ONE_BYTE_ID = 14
 _FIELDS = {
     MID: "mid",
@@ -49,7 +51,20 @@ _FIELDS = {
     ABS_SEND_TIME: "abs_send_time",
     ABS_CAPTURE_TIME: "abs_capture_time",
     DEPENDENCY_DESCRIPTOR: "dependency_descriptor",
+    PLAYOUT_DELAY: "playout_delay",
 }
+
+
+def sent(kind: Kind, *, has_playout_delay: bool) -> frozenset[str]:
+    """What is taken on a section we send on; a room may ask for a playout delay of its videos."""
+    return SENT[kind] | {PLAYOUT_DELAY} if has_playout_delay and kind == "video" else SENT[kind]
+
+
+def offered(kind: Kind, *, has_playout_delay: bool) -> list[tuple[int, str]]:
+    """The extensions of a section of our own offers."""
+    if has_playout_delay and kind == "video":
+        return [*OFFERED[kind], (_PLAYOUT_DELAY_ID, PLAYOUT_DELAY)]
+    return OFFERED[kind]
 
 
 def negotiate(

@@ -55,6 +55,8 @@ class NegotiationConfig:
     codecs: CodecPolicy
     client: ClientTraits
     single: bool = False
+    has_playout_delay: bool = False
+    """The room tells receivers of video how long to wait before playing."""
 
 
 class Debounce:
@@ -165,7 +167,11 @@ def sender_plan(answer: MediaSection, down: DownTrack, kept: Sequence[SdpCodec])
         cname=down.stream,
         codecs=codecs.engine_codecs(down.kind, kept),
         extensions=extensions.engine_ids(
-            extensions.negotiate(answer.extensions, extensions.SENT[down.kind], one_byte=True)
+            extensions.negotiate(
+                answer.extensions,
+                extensions.sent(down.kind, has_playout_delay=True),
+                one_byte=True,
+            )
         ),
     )
 

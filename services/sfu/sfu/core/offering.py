@@ -254,7 +254,7 @@ class _Slot:
             self.mid,
             "sendonly" if down else "inactive",
             codecs=offered,
-            extensions=extensions.OFFERED[self.kind],
+            extensions=extensions.offered(self.kind, has_playout_delay=config.has_playout_delay),
             msid=(down.stream, down.track_sid) if down else None,
             ssrcs=ssrcs(down, offered) if down else (),
             ssrc_groups=ssrc_groups(down, offered) if down else (),

@@ -128,8 +128,12 @@ class Participant(SignalSession):
         if room.enabled_codecs:
             self.publishing.enabled_codecs = tuple(codec.mime for codec in room.enabled_codecs)
         codecs = CodecPolicy.of(self.publishing.enabled_codecs, self._greetings.configuration)
-        self.connections.begin(codecs, sync_streams=order.sync_streams)
-        self.subscribing.sif_trailer = order.sif_trailer
+        self.connections.begin(
+            codecs,
+            sync_streams=order.sync_streams,
+            has_playout_delay=order.max_playout_delay_ms > 0,
+        )
+        self.subscribing.take_room(order)
         self.state = State.JOINED
         if self._is_resumed_early:
             self._say_reconnect(0, step)

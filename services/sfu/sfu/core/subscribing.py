@@ -11,6 +11,7 @@ from collections.abc import Iterable
 
 from livekit.protocol import models, rtc
 
+from contracts.room.v1 import room_pb2
 from sfu.core.connections import Connections
 from sfu.core.effects import Bound, LayersWanted, Step, Unbound
 from sfu.core.media_commands import (
@@ -33,6 +34,8 @@ from sfu.core.subscription import (
     upstream_mimes,
 )
 
+KEEPS_TRAILERS = models.ClientInfo.Capability.CAP_PACKET_TRAILER
+
 
 class Subscribing:
     """What one session gets. Every method takes the step it may add effects and notices to."""
@@ -46,13 +49,21 @@ class Subscribing:
     ) -> None:
         wishes = opening.request.connection_settings
         self.subscriptions = Subscriptions(has_adaptive_stream=wishes.adaptive_stream)
-        self.sif_trailer = b""
         self._is_automatic = wishes.auto_subscribe
         self._session = session
         self._connections = connections
         self._directory = directory
+        self._keeps_trailers = KEEPS_TRAILERS in opening.client.capabilities
+        self._sif_trailer = b""
+        self._playout_delay: tuple[int, int] | None = None
         self._active_at: float | None = None
         self._settings_due: dict[str, float] = {}
+
+    def take_room(self, order: room_pb2.Admit) -> None:
+        """What the room says of everything sent in it."""
+        self._sif_trailer = order.sif_trailer
+        if order.max_playout_delay_ms:
+            self._playout_delay = (order.min_playout_delay_ms, order.max_playout_delay_ms)
 
     # ------------------------------------------------------------------------------- wishes
 
@@ -326,7 +337,16 @@ class Subscribing:
         track: DirectoryTrack,
         engine_track: int,
     ) -> SenderConfig:
+        info = track.info
         wanted = self._wanted_layers(subscription, track)
+        is_encrypted = info.encryption != models.Encryption.Type.NONE
+        takes_red = any(codec.mime.lower() == "audio/red" for codec in plan.codecs)
+        is_red_made = (
+            self._session.settings.active_red_encoding
+            and subscription.codec == "audio/opus"
+            and takes_red
+            and not is_encrypted
+        )
         return SenderConfig(
             track=engine_track,
             mid=plan.mid,
@@ -338,6 +358,12 @@ class Subscribing:
             max_spatial_layer=wanted.spatial_layer,
             max_temporal_layer=wanted.temporal_layer,
             paused=wanted.is_paused,
+            strip_trailer=bool(info.packet_trailer_features) and not self._keeps_trailers,
+            # Frames the engine makes are marked, so that nobody tries to decrypt them.
+            sif_trailer=self._sif_trailer if is_encrypted else b"",
+            playout_delay=self._playout_delay if plan.extensions.playout_delay else None,
+            encode_red=is_red_made,
+            priority=self.subscriptions.setting(subscription.track_sid).priority,
         )
 
     def _wanted_layers(self, subscription: Subscription, track: DirectoryTrack) -> WantedLayers:
