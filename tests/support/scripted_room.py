@@ -132,7 +132,7 @@ class Client:
     def connect(self) -> None:
         """The primary peer connection comes up, its channels open."""
         self.world.media(Connected(self.primary))
-        for label, is_reliable in (("_reliable", True), ("_lossy", False)):
+        for label, is_reliable in (("_reliable", True), ("_lossy", False), ("_data_track", False)):
             self.world.media(DataChannelOpened(self.primary, label, is_reliable, is_reliable))
 
     def offer(self, *sections: dict[str, object], ufrag: str = "client", offer_id: int = 1) -> None:

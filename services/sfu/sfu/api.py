@@ -218,7 +218,7 @@ class NodeService(node_pb2_grpc.NodeServiceServicer):
             )
         except ServiceError as error:
             return node_pb2.CallApiResponse(
-                error_code=error.code.value, error_message=error.message
+                error_code=error.code.value, error_message=error.message, error_meta=error.meta
             )
 
     async def ReportNode(

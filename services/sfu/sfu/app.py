@@ -299,6 +299,8 @@ def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettin
         region=settings.region,
         enabled_codecs=tuple(c for c in settings.enabled_codecs if not c.endswith("/rtx")),
         simulate_allowed=settings.simulate_allowed,
+        has_data_tracks=settings.enable_data_tracks,
+        has_data_blobs=settings.enable_data_blobs,
         profile_limits=_profile_limits(settings),
         active_red_encoding=settings.active_red_encoding,
         codec_regression_threshold=settings.codec_regression_threshold,

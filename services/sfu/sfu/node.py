@@ -193,7 +193,9 @@ class Node:
             if request.method in ("ListParticipants", "ListRooms"):
                 return b""  # the empty list
             raise NotFound(room_events.NO_ROOM)
-        return await runner.call(request.method, request.request, request.role_identity)
+        return await runner.call(
+            request.method, request.request, request.role_identity, request.patience_ms / 1000
+        )
 
     def accept_link(self, frame: node_pb2.RoomLinkFrame) -> RoomRunner:
         """The home's runner for another node's Stage; its first frame is a Hello."""

@@ -322,14 +322,16 @@ class RoomRunner:
         self.post(ForStage(stage.SignalArrived(socket, request)))
         return True
 
-    async def call(self, method: str, request: bytes, role_identity: str = "") -> bytes:
-        """A RoomService call; ServiceError as the Room refused it."""
+    async def call(
+        self, method: str, request: bytes, role_identity: str = "", patience_s: float = 0.0
+    ) -> bytes:
+        """A RoomService call; ServiceError as the Room refused it, or as a participant answered it."""
         call_id = next(self._call_ids)
         answer: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self._calls[call_id] = answer
         self.post(ForRoom(room_events.ApiCalled(call_id, method, request, role_identity)))
         try:
-            async with asyncio.timeout(API_DEADLINE_S):
+            async with asyncio.timeout(API_DEADLINE_S + patience_s):
                 return await answer
         except TimeoutError:
             raise Unavailable(f"the room did not answer {method} in time") from None
@@ -543,8 +545,10 @@ class RoomRunner:
                 self._log.info("room event", **_described(published))
                 self._measure(published)
                 self._around.events.publish(published)
-            case room_events.AnswerApi(call_id, response, code, message):
-                self._answer(call_id, response, code, message)
+            case room_events.AnswerApi(call_id, response, code, message, meta):
+                self._answer(
+                    call_id, response, ServiceError.of(code, message, dict(meta)) if code else None
+                )
             case room_events.Checkpoint(participant_sids):
                 for sid in participant_sids:
                     self._around.checkpoints.touch(self, sid)
@@ -566,12 +570,12 @@ class RoomRunner:
             case _:
                 pass
 
-    def _answer(self, call_id: int, response: bytes, code: str, message: str) -> None:
+    def _answer(self, call_id: int, response: bytes, error: ServiceError | None) -> None:
         answer = self._calls.get(call_id)
         if answer is None or answer.done():
             return  # its caller no longer waits
-        if code:
-            answer.set_exception(ServiceError.of(code, message))
+        if error is not None:
+            answer.set_exception(error)
         else:
             answer.set_result(response)
 

@@ -152,5 +152,10 @@ class SfuSettings(ChassisSettings):
     """Of one participant, keys and values together; 0: no limit."""
     max_name_bytes: int = Field(default=256, ge=0)
 
+    enable_data_tracks: bool = True
+    """Let participants publish data tracks."""
+    enable_data_blobs: bool = False
+    """Let participants store small contents for the others to get."""
+
     link_grace_s: float = Field(default=20.0, gt=0)
     """How long another node of a room may be unreachable before its participants are gone."""

@@ -209,14 +209,16 @@ class NodeClient:
         try:
             if not await rpc.connected(self._channel, CONNECT_DEADLINE_S):
                 raise LeaseRefused("the room's node cannot be reached, try again")
-            response = await self._stub.CallApi(request)
+            deadline_s = rpc.DEFAULT_DEADLINE_S + request.patience_ms / 1000
+            response = await self._stub.CallApi(request, timeout=deadline_s)
         finally:
             self._calls -= 1
             self.used_at = self._clock.now()
         if response.lease_refused:
             raise LeaseRefused(response.error_message)
         if response.error_code:
-            raise ServiceError.of(response.error_code, response.error_message)
+            meta = dict(response.error_meta)
+            raise ServiceError.of(response.error_code, response.error_message, meta)
         return response.response
 
     def leave_rooms(self, epochs: Mapping[str, int]) -> None:

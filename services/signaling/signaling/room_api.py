@@ -57,6 +57,7 @@ class RoomApi:
                     lease = await self.placement.find(method.room_of(request))
                     call = _call(service, name, request, claims)
                     call.role_identity = role_identity
+                    call.patience_ms = method.patience_ms(request)
                     return await self._on_home(method, call, lease)
                 except NotFound:
                     if name == "ListParticipants":

@@ -173,8 +173,13 @@ async def test_api_errors_keep_their_code(front: Front) -> None:
         401,
         {"code": "unauthenticated", "msg": "permissions denied"},
     )
-    status, body = await front.call("PerformRpc", asked, admin)
-    assert (status, isinstance(body, dict) and body["code"]) == (501, "unimplemented")
+    front.node.call_response = node_pb2.CallApiResponse(
+        error_code="canceled", error_message="late", error_meta={"code": "1502"}
+    )
+    assert await front.call("PerformRpc", asked, admin) == (
+        408,
+        {"code": "canceled", "msg": "late", "meta": {"code": "1502"}},
+    )
 
 
 async def test_rooms_are_listed_from_their_nodes(front: Front) -> None:

@@ -15,7 +15,7 @@ from sfu.core.data import (
 )
 from sfu.core.media_commands import SendData
 from sfu.core.media_events import Connected, DataChannelOpened, DataReceived
-from tests.support.scripted_room import Client, World
+from tests.support.scripted_room import WALL_MS, Client, World
 
 ALICE = Sender("PA_a", "alice", is_hidden=False, is_agent=False)
 
@@ -24,7 +24,11 @@ def admit(
     packet: models.DataPacket, sender: Sender = ALICE, *, reliable: bool = True, last: int = 0
 ) -> models.DataPacket | None:
     admitted = DataGate().admit(
-        packet.SerializeToString(), sender, is_reliable=reliable, last_sequence=last
+        packet.SerializeToString(),
+        sender,
+        is_reliable=reliable,
+        last_sequence=last,
+        wall_ms=WALL_MS,
     )
     if isinstance(admitted, Dropped):
         return None
@@ -82,10 +86,10 @@ def test_packets_that_go_nowhere(packet: models.DataPacket) -> None:
 
 def test_junk_and_oversize_are_dropped() -> None:
     gate = DataGate()
-    junk = gate.admit(b"\xff\xff", ALICE, is_reliable=True, last_sequence=0)
+    junk = gate.admit(b"\xff\xff", ALICE, is_reliable=True, last_sequence=0, wall_ms=WALL_MS)
     assert junk == Dropped("malformed")
     large = b"x" * (MAX_MESSAGE_BYTES + 1)
-    oversize = gate.admit(large, ALICE, is_reliable=True, last_sequence=0)
+    oversize = gate.admit(large, ALICE, is_reliable=True, last_sequence=0, wall_ms=WALL_MS)
     assert oversize == Dropped("too_large")
 
 
@@ -98,9 +102,9 @@ def test_repeated_nonce_is_dropped() -> None:
     gate = DataGate()
     packet = models.DataPacket(user=models.UserPacket(payload=b"x", nonce=b"n" * 16))
     raw = packet.SerializeToString()
-    first = gate.admit(raw, ALICE, is_reliable=True, last_sequence=0)
+    first = gate.admit(raw, ALICE, is_reliable=True, last_sequence=0, wall_ms=WALL_MS)
     assert isinstance(first, Addressed)
-    again = gate.admit(raw, ALICE, is_reliable=True, last_sequence=0)
+    again = gate.admit(raw, ALICE, is_reliable=True, last_sequence=0, wall_ms=WALL_MS)
     assert again == Dropped("duplicate")
 
 

@@ -113,7 +113,9 @@ class Connections:
         """Where it is primary, the subscriber connection begins at once, with our channels."""
         if self.subscriber is not None and self.is_subscriber_primary:
             self.subscriber.create(step)
-            self.subscriber.open_channels(step, SERVER_CHANNELS)
+            has_tracks = self._session.settings.has_data_tracks
+            channels = SERVER_CHANNELS if has_tracks else SERVER_CHANNELS[:2]
+            self.subscriber.open_channels(step, channels)
 
     def prefer(self, preference: Preference) -> None:
         """Candidates are filtered from now on; those in use are until the next ICE restart."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from google.protobuf.message import DecodeError
-from livekit.protocol import models
+from google.protobuf.timestamp_pb2 import Timestamp
+from livekit.protocol import metrics, models
 
 RELIABLE_LABEL: Final = "_reliable"
 LOSSY_LABEL: Final = "_lossy"
@@ -23,6 +24,7 @@ HELD_BYTES = 100_000
 HELD_SECONDS = 2.0
 NONCE_BYTES = 16
 NONCES_REMEMBERED = 100
+MAX_TIMESTAMP_MS = 253_402_300_799_999  # the year 9999, where protobuf's time ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,8 @@ class Addressed:
     sequence: int
     identities: frozenset[str]  # with `sids` empty: everyone but the sender
     sids: frozenset[str]
+    answered_request: str = ""  # id of the RPC request that an rpc_ack or rpc_response is for
+    is_metrics: bool = False
 
     def is_for(self, identity: str, sid: str) -> bool:
         """Whether a participant other than the sender gets it."""
@@ -66,7 +70,13 @@ class DataGate:
         self._nonces: deque[bytes] = deque(maxlen=NONCES_REMEMBERED)
 
     def admit(
-        self, payload: bytes, sender: Sender, *, is_reliable: bool, last_sequence: int
+        self,
+        payload: bytes,
+        sender: Sender,
+        *,
+        is_reliable: bool,
+        last_sequence: int,
+        wall_ms: int,
     ) -> Addressed | Dropped:
         """The stamped packet, or why it goes nowhere."""
         if len(payload) > MAX_MESSAGE_BYTES:
@@ -77,7 +87,7 @@ class DataGate:
         except DecodeError:
             return Dropped("malformed")
         value = packet.WhichOneof("value")
-        if value is None or value in {"speaker", "metrics"}:
+        if value is None or value == "speaker":
             return Dropped("not_forwarded")
         if value == "transcription" and not sender.is_agent:
             return Dropped("not_an_agent")
@@ -85,6 +95,8 @@ class DataGate:
             return Dropped("duplicate")
         if value == "user" and self._is_repeated_nonce(packet.user.nonce):
             return Dropped("duplicate")
+        if value == "metrics":
+            normalize_times(packet.metrics, wall_ms)
         _stamp(packet, sender, is_reliable=is_reliable)
         return address(packet, is_reliable=is_reliable)
 
@@ -112,7 +124,27 @@ def address(packet: models.DataPacket, *, is_reliable: bool) -> Addressed:
         packet.sequence,
         frozenset(identities),
         frozenset(sids),
+        _answered_request(packet),
+        packet.HasField("metrics"),
     )
+
+
+def normalize_times(batch: metrics.MetricsBatch, wall_ms: int) -> None:
+    """Say of every sample and event when it was by our clock, whatever the sender's clock says."""
+    ahead_ms = wall_ms - batch.timestamp_ms
+
+    def write(timestamp: Timestamp, sender_ms: int) -> None:
+        millis = min(max(sender_ms + ahead_ms, 0), MAX_TIMESTAMP_MS)
+        timestamp.FromMilliseconds(millis)
+
+    write(batch.normalized_timestamp, batch.timestamp_ms)
+    for series in batch.time_series:
+        for sample in series.samples:
+            write(sample.normalized_timestamp, sample.timestamp_ms)
+    for event in batch.events:
+        write(event.normalized_start_timestamp, event.start_timestamp_ms)
+        if event.HasField("end_timestamp_ms"):
+            write(event.normalized_end_timestamp, event.end_timestamp_ms)
 
 
 class HeldPackets:
@@ -164,6 +196,16 @@ def _stamp(packet: models.DataPacket, sender: Sender, *, is_reliable: bool) -> N
                 packet.stream_header.text_header.generated = True
         case _:
             pass
+
+
+def _answered_request(packet: models.DataPacket) -> str:
+    match packet.WhichOneof("value"):
+        case "rpc_ack":
+            return packet.rpc_ack.request_id
+        case "rpc_response":
+            return packet.rpc_response.request_id
+        case _:
+            return ""
 
 
 def _speaks_for(sender: Sender, claimed: str) -> bool:

@@ -114,6 +114,8 @@ class StageSettings:
     enabled_codecs: tuple[str, ...] = (*AUDIO_MIMES, *VIDEO_MIMES)
     ice_lite: bool = True
     simulate_allowed: bool = False
+    has_data_tracks: bool = True
+    has_data_blobs: bool = False
     profile_limits: ProfileLimits = DEFAULT_LIMITS
     ping_interval: int = 5
     ping_timeout: int = 15

@@ -13,6 +13,7 @@ from livekit.protocol import models as lk
 from livekit.protocol import rtc
 
 from contracts.room.v1 import room_pb2
+from sfu.core.data_blobs import DataBlobs
 
 
 @dataclass(slots=True)
@@ -23,6 +24,8 @@ class Member:
     info: lk.ParticipantInfo
     protocol_version: int
     tracks: dict[str, lk.TrackInfo] = field(default_factory=dict)
+    data_tracks: dict[str, lk.DataTrackInfo] = field(default_factory=dict)
+    blobs: DataBlobs | None = None
     subscription_permission: rtc.SubscriptionPermission | None = None
     is_announced: bool = False  # somebody else was told of it
     serialized: bytes | None = None  # `info` as of its version
@@ -73,6 +76,8 @@ class Member:
         if self.serialized is None:
             del self.info.tracks[:]
             self.info.tracks.extend(self.tracks.values())
+            del self.info.data_tracks[:]
+            self.info.data_tracks.extend(self.data_tracks.values())
             self.serialized = self.info.SerializeToString()
         return self.serialized
 

@@ -17,7 +17,9 @@ from contracts.room.v1 import room_pb2
 from sfu.core import responses
 from sfu.core.codecs import CodecPolicy
 from sfu.core.connections import Connections
-from sfu.core.data import RELIABLE_LABEL, Addressed, HeldPackets, Sender
+from sfu.core.data import DATA_TRACK_LABEL, RELIABLE_LABEL, Addressed, HeldPackets, Sender
+from sfu.core.data_publishing import DataPublishing
+from sfu.core.data_subscribing import DataSubscribing
 from sfu.core.effects import (
     ABNORMAL,
     NORMAL,
@@ -80,6 +82,8 @@ class Participant(SignalSession):
         self.connections = Connections(self, opening, fallbacks.of(self.identity, step.now))
         self.publishing = Publishing(self, self.connections, directory)
         self.subscribing = Subscribing(self, self.connections, directory, opening)
+        self.data_publishing = DataPublishing(self)
+        self.data_subscribing = DataSubscribing(self, directory.data, opening)
         self.last_sequence = 0
         self.scenarios = Scenarios(self)
 
@@ -91,6 +95,7 @@ class Participant(SignalSession):
         self._is_resumed_early = False
         self._missed_since = step.now
         self._held = HeldPackets()
+        self._rpc_until: dict[str, float] = {}  # request id -> when nobody waits any more
         self._join_by: float | None = step.now + settings.join_timeout
         self._token_at: float | None = None
 
@@ -147,6 +152,7 @@ class Participant(SignalSession):
             self.take_offer(self._request.publisher_offer, step)
         if self.client.protocol >= FAST_START_PROTOCOL:
             self.subscribing.reconcile_all(step)
+        self.data_subscribing.reconcile_all(step)
         self.connections.want_first_offer(step)
         self._fails(self._exchange.poll(step), step)
 
@@ -189,6 +195,7 @@ class Participant(SignalSession):
         self.refresh_token(step)
         self._fails(self._exchange.restart_subscriber(step), step)
         self.subscribing.request_keyframes(step)
+        self.data_subscribing.repeat(step)
         step.notices.append(QualityRepeatWanted(self.sid))
         step.notices.append(Resumed(self.sid, self._missed_since))
         if self.scenarios.drops_resumed(step.now):
@@ -252,6 +259,7 @@ class Participant(SignalSession):
             self.refresh_token(step)
         self.scenarios.tick(step)
         self.subscribing.tick(step)
+        self.data_subscribing.tick(step)
         self._fails(self._exchange.poll(step), step)
 
     def next_timeout(self) -> float | None:
@@ -264,6 +272,7 @@ class Participant(SignalSession):
             self._token_at,
             self.scenarios.next_timeout(),
             self.subscribing.next_timeout(),
+            self.data_subscribing.next_timeout(),
             self.connections.next_timeout(),
         ]
         return min((time for time in times if time is not None), default=None)
@@ -372,7 +381,9 @@ class Participant(SignalSession):
         if order.participant:
             is_new |= self._adopt(models.ParticipantInfo.FromString(order.participant))
         self.publishing.unpublish_forbidden(permission, step)
+        self.data_publishing.unpublish_forbidden(permission, step)
         self.subscribing.reconcile_all(step)
+        self.data_subscribing.reconcile_all(step)
         if is_new:
             self.refresh_token(step)
 
@@ -423,6 +434,32 @@ class Participant(SignalSession):
         self._held.hold(packet, now)
         return None
 
+    @property
+    def data_track_target(self) -> int | None:
+        """The peer connection for packets of data tracks; None while they would go nowhere."""
+        pc = self.connections.primary
+        is_open = self.state is State.ACTIVE and DATA_TRACK_LABEL in pc.channels
+        return pc.id if is_open else None
+
+    def call_rpc(self, order: room_pb2.CallRpc, step: Step) -> None:
+        """Ask the client to run a method for the server API, if it can be asked now."""
+        if not self.connections.is_established or self.connections.has_no_channels:
+            answered = room_pb2.RpcAnswered(request_id=order.request_id)
+            self.tell_room(step, rpc_answered=answered)
+            return
+        self._rpc_until = {key: at for key, at in self._rpc_until.items() if at > step.now}
+        self._rpc_until[order.request_id] = step.now + order.lifetime_ms / 1000
+        step.emit(SendData((self.connections.primary.id,), RELIABLE_LABEL, order.packet))
+
+    def takes_rpc_answer(self, packet: Addressed, step: Step) -> bool:
+        """Whether a packet of the client answers the server API: then only the Room hears of it."""
+        request_id = packet.answered_request
+        if request_id not in self._rpc_until:
+            return False
+        answered = room_pb2.RpcAnswered(request_id=request_id, packet=packet.payload)
+        self.tell_room(step, rpc_answered=answered)
+        return True
+
     # ----------------------------------------------------------------------------- limits
 
     @property
@@ -438,6 +475,7 @@ class Participant(SignalSession):
             return
         self.state = State.DISCONNECTED
         self.subscribing.close(step)
+        self.data_subscribing.close()
         self.publishing.close(step)
         self.connections.close(step)
         step.notices.append(Departed(self.sid))

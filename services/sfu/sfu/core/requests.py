@@ -12,6 +12,7 @@ from typing import Any
 from livekit.protocol import models, rtc
 
 from contracts.room.v1 import room_pb2
+from sfu.core.data_blobs import MAX_KEY_BYTES, is_key
 from sfu.core.effects import ABNORMAL, Step
 from sfu.core.fallback import Preference
 from sfu.core.participant import Action, DisconnectReason, Participant
@@ -105,9 +106,9 @@ def subscription_permission(
 def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> None:
     """After a resume: what the client believes. Wrong about its tracks: the session ends."""
     believed = [published.track.sid for published in request.publish_tracks]
-    believes_data_tracks = len(request.publish_data_tracks) > 0
-    if believes_data_tracks or any(
-        participant.publishing.publications.get(sid) is None for sid in believed
+    believed_data = [published.info.sid for published in request.publish_data_tracks]
+    if any(participant.publishing.publications.get(sid) is None for sid in believed) or not all(
+        participant.data_publishing.knows(sid) for sid in believed_data
     ):
         participant.fail(step, "sync_state names tracks that are not published here")
         return
@@ -115,6 +116,7 @@ def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> 
         participant.subscribing.set_track(track_sid, TrackSetting(is_disabled=True), step)
     if request.HasField("subscription"):
         subscription(participant, request.subscription, step)
+    participant.data_subscribing.update(request.data_subscription, step)
 
 
 def simulate(  # noqa: C901 - a table
@@ -233,42 +235,56 @@ def update_video_track(
 def publish_data_track_request(
     participant: Participant, request: rtc.PublishDataTrackRequest, step: Step
 ) -> None:
-    """Data tracks are off on this server."""
-    participant.respond_to(
-        step, Reason.NOT_ALLOWED, "data tracks are not enabled", publish_data_track=request
-    )
+    """The client begins a data track."""
+    participant.data_publishing.publish(request, step)
 
 
 def unpublish_data_track_request(
     participant: Participant, request: rtc.UnpublishDataTrackRequest, step: Step
 ) -> None:
-    """Data tracks are off on this server."""
-    participant.respond_to(
-        step, Reason.NOT_ALLOWED, "data tracks are not enabled", unpublish_data_track=request
-    )
+    """The client ends a data track."""
+    participant.data_publishing.unpublish(request, step)
+
+
+def update_data_subscription(
+    participant: Participant, request: rtc.UpdateDataSubscription, step: Step
+) -> None:
+    """The client wants data tracks, or no longer."""
+    participant.data_subscribing.update(request, step)
 
 
 def store_data_blob_request(
     participant: Participant, request: rtc.StoreDataBlobRequest, step: Step
 ) -> None:
-    """Blobs are off on this server."""
-    participant.respond_to(
-        step,
-        Reason.NOT_ALLOWED,
-        "data blobs are not enabled",
-        request_id=request.request_id,
-    )
+    """The client stores something for the others: the Room keeps it."""
+    if not participant.settings.has_data_blobs:
+        _refuse_blobs(participant, request.request_id, step)
+    elif not is_key(request.blob.key) or not request.blob.contents:
+        participant.respond_to(
+            step,
+            Reason.INVALID_REQUEST,
+            f"a blob needs contents and a key of 1..{MAX_KEY_BYTES} bytes",
+            request_id=request.request_id,
+        )
+    else:
+        stored = room_pb2.BlobStored(request=request.SerializeToString())
+        participant.tell_room(step, blob_stored=stored)
 
 
 def get_data_blob_request(
     participant: Participant, request: rtc.GetDataBlobRequest, step: Step
 ) -> None:
-    """Blobs are off on this server."""
+    """The client wants what another one stored."""
+    if not participant.settings.has_data_blobs:
+        _refuse_blobs(participant, request.request_id, step)
+        return
+    wanted = room_pb2.BlobWanted(request=request.SerializeToString())
+    participant.tell_room(step, blob_wanted=wanted)
+
+
+def _refuse_blobs(participant: Participant, request_id: int, step: Step) -> None:
     participant.respond_to(
-        step,
-        Reason.NOT_ALLOWED,
-        "data blobs are not enabled",
-        request_id=request.request_id,
+        step, Reason.NOT_ALLOWED, "data blobs are not enabled", request_id=request_id
     )
 
 
@@ -291,6 +307,7 @@ CASES: dict[str, Callable[[Participant, Any, Step], None]] = {
     "update_video_track": update_video_track,
     "publish_data_track_request": publish_data_track_request,
     "unpublish_data_track_request": unpublish_data_track_request,
+    "update_data_subscription": update_data_subscription,
     "store_data_blob_request": store_data_blob_request,
     "get_data_blob_request": get_data_blob_request,
 }

@@ -22,6 +22,7 @@ from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core import room_calls
 from sfu.core.configuration import RoomWish, settle
+from sfu.core.data_blobs import MAX_TOTAL_BYTES, DataBlobs
 from sfu.core.member import Member, Tombstone
 from sfu.core.room_events import (
     FROZEN,
@@ -44,6 +45,7 @@ from sfu.core.room_events import (
     Thawed,
     Ticked,
 )
+from sfu.core.rpc_calls import DEFAULT_RESPONSE_MS, MAX_CALLS, MAX_RESPONSE_MS, RpcCalls
 
 WINDOW_PER_RECEIVER = 0.0002  # seconds that updates are gathered, for each who gets them ...
 WINDOW_MIN = 0.02
@@ -102,6 +104,7 @@ class Room:
         self._sequence = 0
         self._tombstones: deque[Tombstone] = deque()
         self.nonces: deque[bytes] = deque(maxlen=NONCES_REMEMBERED)
+        self._rpc_calls = RpcCalls()
         # updates not shown yet
         self._departed: list[bytes] = []
         self._changed: dict[str, None] = {}
@@ -143,8 +146,8 @@ class Room:
         """When `Ticked` is due, on the clock of `now`."""
         if self._is_closed:
             return None
-        due = [t for t in (self._update_at, self._room_at, self._expires_at()) if t is not None]
-        return min(due, default=None)
+        times = (self._update_at, self._room_at, self._expires_at(), self._rpc_calls.next_timeout())
+        return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
         """Take one event; `now` is monotonic seconds, `wall_ms` Unix milliseconds.
@@ -165,8 +168,7 @@ class Room:
             case NodeLost(node_id):
                 self._on_node_lost(node_id)
             case ApiCalled():
-                answer = room_calls.answer(self, event)
-                self._effects.append(answer)
+                self._effects += room_calls.answer(self, event)
             case Frozen():
                 self._is_frozen = True
             case Thawed():
@@ -256,6 +258,27 @@ class Room:
             case "resume_requested":
                 self._resume(member, fact.resume_requested.tombstones_since_ms)
             case _:
+                self._on_data_fact(member, fact)
+
+    def _on_data_fact(self, member: Member, fact: room_pb2.Fact) -> None:
+        match fact.WhichOneof("fact"):
+            case "data_track_published":
+                track = lk.DataTrackInfo.FromString(fact.data_track_published.track)
+                self._add_data_track(member, track)
+            case "data_track_ended":
+                self._end_data_track(member, fact.data_track_ended.track_sid)
+            case "rpc_answered":
+                answered = fact.rpc_answered
+                answer = self._rpc_calls.take(answered.request_id, member.sid, answered.packet)
+                if answer is not None:
+                    self._effects.append(answer)
+            case "blob_stored":
+                self._store_blob(
+                    member, rtc.StoreDataBlobRequest.FromString(fact.blob_stored.request)
+                )
+            case "blob_wanted":
+                self._give_blob(member, rtc.GetDataBlobRequest.FromString(fact.blob_wanted.request))
+            case _:
                 pass  # a newer node's fact, which this Room does not know
 
     def _join(self, node_id: str, sid: str, request: room_pb2.JoinRequested) -> None:
@@ -326,6 +349,8 @@ class Room:
         for publisher in self.members.values():
             for track in publisher.tracks.values():
                 self.order([node_id], self._listing(publisher, track))
+            for data_track in publisher.data_tracks.values():
+                self.order([node_id], self._data_listing(publisher, data_track))
 
     def _refusal(self, member: Member, replaced: Member | None) -> dict[str, str] | None:
         if not member.identity:
@@ -374,6 +399,101 @@ class Room:
         self.order(self.node_ids, room_pb2.Order(delist_track=delist))
         self._publish_track("track_unpublished", member, track)
 
+    # -------------------------------------------------------------------------------------- data
+
+    def _add_data_track(self, member: Member, track: lk.DataTrackInfo) -> None:
+        member.data_tracks[track.sid] = track
+        if not member.info.is_publisher:
+            member.info.is_publisher = True
+            self._publishers += 1
+        self._show(member, at_once=True)
+        self.order(self.node_ids, self._data_listing(member, track))
+        self._count()
+
+    def _end_data_track(self, member: Member, track_sid: str) -> None:
+        track = member.data_tracks.pop(track_sid, None)
+        if track is None:
+            return
+        self._show(member, at_once=True)
+        self._delist_data_track(member, track)
+
+    def _delist_data_track(self, member: Member, track: lk.DataTrackInfo) -> None:
+        delist = room_pb2.DelistDataTrack(publisher_sid=member.sid, track_sid=track.sid)
+        self.order(self.node_ids, room_pb2.Order(delist_data_track=delist))
+
+    def _data_listing(self, publisher: Member, track: lk.DataTrackInfo) -> room_pb2.Order:
+        allowed = publisher.allowed_identities(track.sid)
+        listing = room_pb2.ListDataTrack(
+            publisher_sid=publisher.sid,
+            publisher_identity=publisher.identity,
+            track=track.SerializeToString(),
+            media_node_id=publisher.node_id,
+            restricted=allowed is not None,
+            allowed_identities=allowed or (),
+            publisher_hidden=publisher.is_hidden,
+        )
+        return room_pb2.Order(list_data_track=listing)
+
+    def _store_blob(self, member: Member, request: rtc.StoreDataBlobRequest) -> None:
+        if member.blobs is None:
+            member.blobs = DataBlobs()
+        if member.blobs.store(request.blob):
+            stored = rtc.StoreDataBlobResponse(request_id=request.request_id, key=request.blob.key)
+            self._respond(member, rtc.SignalResponse(store_data_blob_response=stored))
+            return
+        message = f"the blobs of a participant have at most {MAX_TOTAL_BYTES} bytes together"
+        self._refuse_blob(member, request.request_id, rtc.RequestResponse.LIMIT_EXCEEDED, message)
+
+    def _give_blob(self, member: Member, request: rtc.GetDataBlobRequest) -> None:
+        owner = self.members.get(self._sids.get(request.participant_identity, ""))
+        blobs = None if owner is None else owner.blobs
+        blob = None if blobs is None else blobs.get(request.key)
+        if blob is None:
+            message = "the participant stored no blob of this key, or is not here"
+            self._refuse_blob(member, request.request_id, rtc.RequestResponse.NOT_FOUND, message)
+            return
+        given = rtc.GetDataBlobResponse(request_id=request.request_id, blob=blob)
+        self._respond(member, rtc.SignalResponse(get_data_blob_response=given))
+
+    def _refuse_blob(
+        self,
+        member: Member,
+        request_id: int,
+        reason: rtc.RequestResponse.Reason,
+        message: str,
+    ) -> None:
+        refusal = rtc.RequestResponse(request_id=request_id, reason=reason, message=message)
+        self._respond(member, rtc.SignalResponse(request_response=refusal))
+
+    def _respond(self, member: Member, response: rtc.SignalResponse) -> None:
+        deliver = room_pb2.DeliverResponse(response=response.SerializeToString())
+        order = room_pb2.Order(participant_sid=member.sid, deliver_response=deliver)
+        self.order([member.node_id], order)
+
+    def perform_rpc(self, call_id: int, member: Member, request: api.PerformRpcRequest) -> None:
+        """Have a participant run a method; `AnswerApi` follows. Raises ApiError when too many wait."""
+        if self._rpc_calls.is_full:
+            raise ApiError("resource_exhausted", f"{MAX_CALLS} calls wait in this room already")
+        request_id = self._new_event_id()
+        response_ms = min(request.response_timeout_ms or DEFAULT_RESPONSE_MS, MAX_RESPONSE_MS)
+        packet = lk.DataPacket(
+            kind=lk.DataPacket.RELIABLE,
+            participant_identity=f"server-{request_id}",
+            destination_identities=[member.identity],
+            rpc_request=lk.RpcRequest(
+                id=request_id,
+                method=request.method,
+                payload=request.payload,
+                response_timeout_ms=response_ms,
+                version=1,
+            ),
+        )
+        call = room_pb2.CallRpc(
+            request_id=request_id, packet=packet.SerializeToString(), lifetime_ms=response_ms
+        )
+        self._rpc_calls.begin(request_id, call_id, member.sid, self._now, response_ms)
+        self.order([member.node_id], room_pb2.Order(participant_sid=member.sid, call_rpc=call))
+
     def _answer_profile_change(
         self, member: Member, request: room_pb2.ProfileChangeRequested
     ) -> None:
@@ -411,6 +531,8 @@ class Room:
         member.subscription_permission = permission
         for track in member.tracks.values():
             self.order(self.node_ids, self._listing(member, track))
+        for data_track in member.data_tracks.values():
+            self.order(self.node_ids, self._data_listing(member, data_track))
 
     def _resume(self, member: Member, since_ms: int) -> None:
         self._forget_tombstones()
@@ -427,6 +549,9 @@ class Room:
     def depart(self, member: Member, reason: int) -> None:
         for track_sid in list(member.tracks):
             self._delist(member, member.tracks.pop(track_sid))
+        for track_sid in list(member.data_tracks):
+            self._delist_data_track(member, member.data_tracks.pop(track_sid))
+        self._effects += self._rpc_calls.abandon(member.sid)
         del self.members[member.sid]
         self._tally(member, -1)
         self._sids.pop(member.identity, None)
@@ -583,6 +708,7 @@ class Room:
         return self._empty_since + self.info.empty_timeout
 
     def _on_tick(self) -> None:
+        self._effects += self._rpc_calls.expire(self._now)
         if self._update_at is not None and self._now >= self._update_at:
             self._show_changes()
         if self._room_at is not None and self._now >= self._room_at:
@@ -595,6 +721,7 @@ class Room:
         """The next home goes on with the records as they are: members stay in them, and nothing is told."""
         for member in self.members.values():
             self.end(member, reason, rejoin=True)
+            self._effects += self._rpc_calls.abandon(member.sid)
         self._is_closed = self._lives_on = True
         self._effects.append(Closed(keeps_lease=True))
 
@@ -709,7 +836,7 @@ class Room:
         if member.is_hidden and member.is_announced:
             gone = lk.ParticipantInfo()
             gone.CopyFrom(member.info)
-            del gone.tracks[:]
+            del gone.tracks[:], gone.data_tracks[:]
             gone.state = lk.ParticipantInfo.DISCONNECTED
             for node_id in self.node_ids:
                 show = room_pb2.ShowParticipants(participants=[gone.SerializeToString()])
@@ -720,6 +847,8 @@ class Room:
             member.is_announced = False
         for track in member.tracks.values():
             self.order(self.node_ids, self._listing(member, track))
+        for data_track in member.data_tracks.values():
+            self.order(self.node_ids, self._data_listing(member, data_track))
 
     def _note_participant(self) -> None:
         if not self._had_participant:

@@ -19,6 +19,7 @@ from contracts.room.v1 import room_pb2
 from sfu.core import configuration
 from sfu.core.grants import permission_in_role
 from sfu.core.room_events import FROZEN, AnswerApi, ApiCalled, ApiError
+from sfu.core.rpc_calls import MAX_PAYLOAD_BYTES
 
 if TYPE_CHECKING:
     from sfu.core.room import Room
@@ -27,17 +28,23 @@ READS = ("ListRooms", "ListParticipants", "GetParticipant")
 NONCE_BYTES = 16
 
 
-def answer(room: Room, call: ApiCalled) -> AnswerApi:
-    """Do the call. Its answer comes after all that it caused, DeleteRoom's after `Closed`."""
+def answer(room: Room, call: ApiCalled) -> list[AnswerApi]:
+    """Do the call. Its answer comes after all that it caused, DeleteRoom's after `Closed`.
+
+    Empty: a participant is to answer it (`Room.perform_rpc`).
+    """
     try:
         _check_role(room, call.role_identity)
+        if call.method == "PerformRpc":
+            perform_rpc(room, call)
+            return []
         response = _dispatch(room, call.method, call.request)
     except ApiError as error:
-        return AnswerApi(call.call_id, b"", error.code, error.message)
+        return [AnswerApi(call.call_id, b"", error.code, error.message)]
     except DecodeError:
         message = f"the protobuf request of {call.method} could not be decoded"
-        return AnswerApi(call.call_id, b"", "malformed", message)
-    return AnswerApi(call.call_id, response.SerializeToString())
+        return [AnswerApi(call.call_id, b"", "malformed", message)]
+    return [AnswerApi(call.call_id, response.SerializeToString())]
 
 
 def _check_role(room: Room, identity: str) -> None:
@@ -197,6 +204,19 @@ def send_data(room: Room, serialized: bytes) -> api.SendDataResponse:
     if destinations or not has_destinations:
         room.order(room.node_ids, room_pb2.Order(deliver_data=data))
     return api.SendDataResponse()
+
+
+def perform_rpc(room: Room, call: ApiCalled) -> None:
+    """Ask a participant to run a method of its; the answer is the participant's, or that none came."""
+    request = api.PerformRpcRequest.FromString(call.request)
+    if not request.destination_identity:
+        raise ApiError("invalid_argument", "destination_identity must not be empty")
+    if len(request.payload.encode()) > MAX_PAYLOAD_BYTES:
+        message = (
+            f"the payload has {len(request.payload.encode())} bytes: {MAX_PAYLOAD_BYTES} at most"
+        )
+        raise ApiError("malformed", message)
+    room.perform_rpc(call.call_id, room.member(request.destination_identity), request)
 
 
 METHODS: dict[str, Callable[[Room, bytes], Message]] = {

@@ -107,6 +107,7 @@ class AnswerApi:
     response: bytes = b""
     error_code: str = ""
     error_message: str = ""
+    error_meta: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

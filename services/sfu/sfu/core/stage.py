@@ -28,6 +28,7 @@ from sfu.core.data import (
     Dropped,
     address,
 )
+from sfu.core.data_tracks import parse_header, with_handle
 from sfu.core.dynacast import Dynacast
 from sfu.core.effects import (
     ABNORMAL,
@@ -320,6 +321,10 @@ class Stage:
                 self._sessions.tell(self._sessions, message.SerializeToString(), step)
             case "deliver_data":
                 self._deliver(order.deliver_data, step)
+            case "list_data_track":
+                self._list_data_track(order.list_data_track, step)
+            case "delist_data_track":
+                self._delist_data_track(order.delist_data_track.track_sid, step)
             case _:
                 for participant in self._addressed(order.participant_sid):
                     self._take_own_order(participant, order, step)
@@ -356,6 +361,15 @@ class Stage:
             case "resumed":
                 participant.complete_resume(order.resumed, step)
             case _:
+                self._take_data_order(participant, order, step)
+
+    def _take_data_order(self, participant: Participant, order: room_pb2.Order, step: Step) -> None:
+        match order.WhichOneof("order"):
+            case "call_rpc":
+                participant.call_rpc(order.call_rpc, step)
+            case "deliver_response":
+                participant.send(order.deliver_response.response, step)
+            case _:
                 pass  # an order of a newer Room
 
     def _list_track(self, order: room_pb2.ListTrack, step: Step) -> None:
@@ -369,6 +383,18 @@ class Stage:
             participant.subscribing.track_delisted(track_sid, step)
         self._directory.forget(track_sid)
         self._noted.clear()
+
+    def _list_data_track(self, order: room_pb2.ListDataTrack, step: Step) -> None:
+        track_sid = self._directory.data.take(order)
+        if track_sid is None:
+            return
+        for participant in self._sessions:
+            participant.data_subscribing.track_listed(track_sid, step)
+
+    def _delist_data_track(self, track_sid: str, step: Step) -> None:
+        self._directory.data.drop(track_sid)
+        for participant in self._sessions:
+            participant.data_subscribing.track_delisted(track_sid, step)
 
     def _show_participants(self, order: room_pb2.ShowParticipants, step: Step) -> None:
         excluded = set(getattr(order, "except"))
@@ -488,10 +514,13 @@ class Stage:
 
     def _route(self, event: DataReceived, step: Step) -> None:
         participant = self._sessions.owner(event.pc)
-        if participant is None or event.label == DATA_TRACK_LABEL:
+        if participant is None:
             return
         if not participant.may_send_data:
             step.emit(CountDropped("not_allowed"))
+            return
+        if event.label == DATA_TRACK_LABEL:
+            self._forward(event.payload, participant, step)
             return
         is_reliable = event.label != LOSSY_LABEL
         payload = event.payload
@@ -503,13 +532,49 @@ class Stage:
             participant.as_sender(),
             is_reliable=is_reliable,
             last_sequence=participant.last_sequence,
+            wall_ms=step.wall_ms,
         )
         if isinstance(packet, Dropped):
             step.emit(CountDropped(packet.reason))
             return
         if is_reliable:
             participant.last_sequence = max(participant.last_sequence, packet.sequence)
-        self._send_data(packet, participant, step)
+        if packet.is_metrics:
+            self._send_metrics(packet, participant, step)
+        elif not participant.takes_rpc_answer(packet, step):
+            self._send_data(packet, participant, step)
+
+    def _send_metrics(self, packet: Addressed, sender: Participant, step: Step) -> None:
+        """To those who may see metrics and get something of the sender, itself included."""
+        pcs = [
+            target
+            for participant in self._sessions
+            if participant.grants.permission.can_subscribe_metrics
+            and (
+                participant is sender
+                or sender.sid in participant.subscribing.subscriptions.publishers()
+            )
+            and (target := participant.data_target(packet, step.now)) is not None
+        ]
+        if pcs:
+            label = RELIABLE_LABEL if packet.is_reliable else LOSSY_LABEL
+            step.emit(SendData(tuple(pcs), label, packet.payload))
+
+    def _forward(self, packet: bytes, publisher: Participant, step: Step) -> None:
+        """A data track's packet goes to its subscribers under their handle."""
+        header = parse_header(packet)
+        if header is None:
+            step.emit(CountDropped("malformed"))
+            return
+        row = self._directory.data.published(publisher.sid, header.handle)
+        if row is None:
+            step.emit(CountDropped("unknown_data_track"))
+            return
+        subscribers = [self._sessions.get(sid) for sid in row.subscribers]
+        targets = [None if who is None else who.data_track_target for who in subscribers]
+        pcs = tuple([pc for pc in targets if pc is not None])
+        if pcs:
+            step.emit(SendData(pcs, DATA_TRACK_LABEL, with_handle(packet, row.handle)))
 
     def _deliver(self, order: room_pb2.DeliverData, step: Step) -> None:
         packet = models.DataPacket.FromString(order.packet)

@@ -16,6 +16,7 @@ from livekit.protocol import models
 
 from contracts.room.v1 import room_pb2
 from sfu.core.codecs import sendable
+from sfu.core.data_tracks import DataTracks
 from sfu.core.plans import DownTrack, Kind, SenderPlan
 from sfu.core.quality import HIGH, LOW, TrackSetting
 
@@ -73,6 +74,7 @@ class Directory:
     tracks: dict[str, DirectoryTrack] = field(default_factory=dict)
     local: dict[str, LocalTrack] = field(default_factory=dict)
     shown: set[str] = field(default_factory=set)
+    data: DataTracks = field(default_factory=DataTracks)
 
     def forget(self, track_sid: str) -> None:
         """The track is gone."""

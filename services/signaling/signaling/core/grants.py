@@ -16,6 +16,8 @@ from chassis.roles import Roles, as_admin
 from chassis.tokens import Grants
 
 ROOM_SERVICE = "livekit.RoomService"
+RPC_TIMEOUT_MS = 10_000
+MAX_RPC_TIMEOUT_MS = 60_000
 
 
 class Owner(Enum):
@@ -36,6 +38,8 @@ class Method:
     allowed: Callable[[Grants, Any], bool]
     owner: Owner
     room_of: Callable[[Any], str]
+    patience_ms: Callable[[Any], int] = lambda _request: 0
+    """How long a participant may take to answer the call, when one is asked."""
 
 
 def _create(grants: Grants, _request: Message) -> bool:
@@ -64,6 +68,10 @@ def _name(request: Any) -> str:
 
 def _none(_request: Any) -> str:
     return ""
+
+
+def _response_timeout_ms(request: Any) -> int:
+    return min(int(request.response_timeout_ms) or RPC_TIMEOUT_MS, MAX_RPC_TIMEOUT_MS)
 
 
 METHODS: dict[str, dict[str, Method]] = {
@@ -118,7 +126,12 @@ METHODS: dict[str, dict[str, Method]] = {
             _room,
         ),
         "PerformRpc": Method(
-            room.PerformRpcRequest, room.PerformRpcResponse, _admin, Owner.NOBODY, _room
+            room.PerformRpcRequest,
+            room.PerformRpcResponse,
+            _admin,
+            Owner.ROOM,
+            _room,
+            _response_timeout_ms,
         ),
     }
 }
