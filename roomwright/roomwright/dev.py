@@ -90,7 +90,9 @@ async def _serve(
         shared
         | placed
         | media_settings(settings, hosts)
-        | {"spool_directory": settings.data_dir.absolute() / "spool"},
+        | {"spool_directory": settings.data_dir.absolute() / "spool"}
+        # SDKs test themselves with faults on demand; beyond loopback strangers could ask for them.
+        | ({"simulate_allowed": True} if settings.is_local else {}),
     )
     await _wait_until_known(sfu)
     say(f"sfu           media on UDP port {settings.udp_port} and TCP port {settings.tcp_port}")

@@ -1,0 +1,214 @@
+"""Lost sockets and lost networks under the published Python SDK: what goes on, and what is told.
+
+Packets are numbered: each must arrive once and in order whatever is lost on the way.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from livekit import rtc
+
+from loadtest.own_server import KEY, SECRET
+from tests.support.cut_proxy import CutProxy, cut_proxy
+from tests.support.dev_server import DevServer
+from tests.support.network import Host, laid_network, python
+from tests.support.python_client import PythonClient
+from tests.support.server import join_token
+
+pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(120)]
+
+PACKET_EVERY_S = 0.02
+Scenario = rtc.SimulateScenarioKind
+
+
+async def until(check: Callable[[], object], what: str, seconds: float = 20.0) -> None:
+    deadline = asyncio.get_running_loop().time() + seconds
+    while not check():
+        assert asyncio.get_running_loop().time() < deadline, f"waited in vain: {what}"
+        await asyncio.sleep(0.05)
+
+
+class Stream:
+    """Numbered reliable packets from one client."""
+
+    def __init__(self, client: PythonClient) -> None:
+        self._client = client
+        self.sent = 0
+        self._task = asyncio.create_task(self._send())
+
+    async def _send(self) -> None:
+        while True:
+            self.sent += 1
+            payload = self.sent.to_bytes(4, "big")
+            await self._client.room.local_participant.publish_data(payload, reliable=True)
+            await asyncio.sleep(PACKET_EVERY_S)
+
+    def stop(self) -> None:
+        self._task.cancel()
+
+
+def numbers(client: PythonClient) -> list[int]:
+    return [int.from_bytes(payload, "big") for _, payload, _, reliable in client.data if reliable]
+
+
+@asynccontextmanager
+async def two(server: CutProxy, room: str, *, single: bool) -> AsyncIterator[list[PythonClient]]:
+    clients = [
+        await PythonClient.join(server, room, "a", single=single),
+        await PythonClient.join(server.server, room, "b", single=single),
+    ]
+    try:
+        await until(lambda: all(client.room.remote_participants for client in clients), "both in")
+        yield clients
+    finally:
+        for client in clients:
+            await client.leave()
+
+
+@pytest.mark.parametrize("away_s", [0.1, 1.0, 3.0])
+async def test_reliable_data_both_ways_outlives_a_lost_socket(
+    server: DevServer, room: str, single: bool, away_s: float
+) -> None:
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
+        sid = a.room.local_participant.sid
+        streams = [Stream(a), Stream(b)]
+        await asyncio.sleep(1)
+        proxy.cut()
+        await asyncio.sleep(away_s)
+        proxy.mend()
+        await until(lambda: "reconnected" in a.events, "resumed")
+        await asyncio.sleep(1)
+        for stream in streams:
+            stream.stop()
+        await until(lambda: len(numbers(b)) >= streams[0].sent - 1, "all of a's packets")
+        await until(lambda: len(numbers(a)) >= streams[1].sent - 1, "all of b's packets")
+        for got in (numbers(a), numbers(b)):
+            assert got == list(range(1, len(got) + 1))
+            assert len(got) > 50
+        assert a.room.local_participant.sid == sid
+        assert not [event for event in b.events if event.startswith("participant_disc")]
+
+
+async def test_media_goes_on_while_the_socket_is_away(
+    server: DevServer, room: str, single: bool
+) -> None:
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
+        await b.publish_tone()
+        audio = rtc.TrackKind.KIND_AUDIO
+        await until(lambda: a.of("b", audio).tone_share > 0.5, "the tone")
+        before = len(a.of("b", audio).arrivals)
+        proxy.cut()
+        await asyncio.sleep(2)
+        heard = len(a.of("b", audio).arrivals) - before
+        proxy.mend()
+        await until(lambda: "reconnected" in a.events, "resumed")
+        assert heard > 100  # of 200 pieces of 10 ms
+        assert "track_subscribed b 1" in a.events
+        assert a.events.count("track_subscribed b 1") == 1
+
+
+@pytest.mark.parametrize("scenario", [Scenario.SIMULATE_SIGNAL_RECONNECT])
+async def test_simulated_resume_keeps_the_session(
+    server: DevServer, room: str, single: bool, scenario: int
+) -> None:
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
+        sid = a.room.local_participant.sid
+        await a.room.simulate_scenario(scenario)
+        await until(lambda: "reconnected" in a.events, "resumed")
+        assert a.room.local_participant.sid == sid
+        assert not [event for event in b.events if event.startswith("participant_disc")]
+
+
+@pytest.mark.parametrize(
+    "scenario",
+    [Scenario.SIMULATE_NODE_FAILURE, Scenario.SIMULATE_MIGRATION, Scenario.SIMULATE_FULL_RECONNECT],
+)
+async def test_simulated_loss_of_the_node_leads_to_a_new_session(
+    server: DevServer, room: str, single: bool, scenario: int
+) -> None:
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
+        sid = a.room.local_participant.sid
+        await a.room.simulate_scenario(scenario)
+        await until(lambda: "reconnected" in a.events, "joined anew")
+        assert a.room.local_participant.sid != sid
+        await until(
+            lambda: (
+                [p.sid for p in b.room.remote_participants.values()]
+                == [a.room.local_participant.sid]
+            ),
+            "the other knows the new session",
+        )
+
+
+async def test_simulated_server_leave_disconnects(
+    server: DevServer, room: str, single: bool
+) -> None:
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, _b):
+        await a.room.simulate_scenario(Scenario.SIMULATE_SERVER_LEAVE)
+        await until(lambda: any(e.startswith("disconnected") for e in a.events), "disconnected")
+        shutdown = rtc.DisconnectReason.SERVER_SHUTDOWN
+        assert f"disconnected {shutdown}" in a.events
+
+
+# ---------------------------------------------------------------------- sockets and media, both
+
+
+@pytest.mark.parametrize("away_s", [1.0, 3.0])
+async def test_reliable_data_both_ways_outlives_a_lost_network(
+    tmp_path: Path, room: str, away_s: float, single: bool
+) -> None:
+    with laid_network() as network:
+        home, here, there = (network.add(name) for name in ("home", "here", "there"))
+        started = await home.run(
+            *python("-m", "roomwright", "dev", "--bind", home.address, "--insecure-dev-keys"),
+            *("--data-dir", str(tmp_path / "data")),
+            log=tmp_path / "server.log",
+            environment={},
+        )
+        log = tmp_path / "server.log"
+        await until(lambda: b"URL" in log.read_bytes(), "the server's start", 30)
+        a = await client_on(here, home, "a", room, tmp_path, single=single)
+        b = await client_on(there, home, "b", room, tmp_path, single=single)
+        await until(lambda: min(len(told(a[1])), len(told(b[1]))) > 50, "packets flow", 30)
+        network.cut(here, home)
+        await asyncio.sleep(away_s)
+        network.mend(here, home)
+        back_at = (len(told(a[1])), len(told(b[1])))
+        await until(
+            lambda: len(told(a[1])) > back_at[0] + 100 and len(told(b[1])) > back_at[1] + 100,
+            "packets flow again",
+            40,
+        )
+        for process, path in (a, b):
+            got = told(path)
+            assert got == list(range(got[0], got[0] + len(got)))
+            process.kill()
+            await process.wait()
+        started.kill()
+        await started.wait()
+
+
+async def client_on(
+    host: Host, home: Host, identity: str, room: str, directory: Path, *, single: bool
+) -> tuple[asyncio.subprocess.Process, Path]:
+    """The SDK on another host, which sends numbered packets and writes down those that come."""
+    log = directory / f"{identity}.log"
+    process = await host.run(
+        *python("-m", "tests.support.numbering_client", f"ws://{home.address}:7880"),
+        join_token(KEY, SECRET, room, identity),
+        "single" if single else "dual",
+        log=log,
+        environment={"PYTHONUNBUFFERED": "1"},
+    )
+    return process, log
+
+
+def told(log: Path) -> list[int]:
+    """The numbers that came, in order."""
+    lines = log.read_text().splitlines() if log.exists() else []
+    rows = [json.loads(line) for line in lines if line.startswith("{")]
+    return [row["number"] for row in rows]
