@@ -156,14 +156,15 @@ async def main() -> None:
     loop = asyncio.get_running_loop()
     underway: set[asyncio.Task[None]] = set()
 
-    async def do(id: int, does: str, **details: Any) -> None:
+    async def do(number: int, does: str, **details: Any) -> None:
         try:
-            say({"id": id, "answer": await getattr(participant, does)(**details)})
+            say({"id": number, "answer": await getattr(participant, does)(**details)})
         except Exception as error:  # noqa: BLE001  # the test is told, whatever it is
-            say({"id": id, "error": repr(error)})
+            say({"id": number, "error": repr(error)})
 
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        doing = loop.create_task(do(**json.loads(line)))
+        command = json.loads(line)
+        doing = loop.create_task(do(command.pop("id"), **command))
         underway.add(doing)
         doing.add_done_callback(underway.discard)
 
