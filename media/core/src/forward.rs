@@ -8,9 +8,12 @@ use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
+use crate::codec::dependency::frame_number;
 use crate::codec::vp8::Vp8Descriptor;
+use crate::codec::vp9::{Vp9Descriptor, Vp9Layer};
 use crate::codec::{PictureId, red};
 use crate::command::TrackKind;
+use crate::layers::{Fate, Fates, Flowing, LayerSelector};
 use crate::published::{CodecKind, PublishedPacket};
 
 /// What a subscriber wishes for.
@@ -91,6 +94,8 @@ pub struct Rewrite {
     pub marker: bool,
     /// Sent as opus although it came as RED.
     pub unwrapped: bool,
+    /// Added to the frame number of the dependency descriptor; 0 until the encoding changes.
+    pub frame_offset: u16,
     /// What happens to the body.
     pub body: Body,
 }
@@ -117,6 +122,8 @@ pub struct ForwarderState {
     pub newest: Option<(u32, u64)>,
     /// Newest picture id, TL0PICIDX and KEYIDX.
     pub vp8: Option<(u16, u8, u8)>,
+    /// Newest frame number of the dependency descriptor.
+    pub frame: Option<u16>,
 }
 
 /// One track to one subscriber.
@@ -133,11 +140,22 @@ pub struct Forwarder {
     current: Option<(usize, u32)>,
     /// Encoding and generation the timestamp offset belongs to, kept over pauses.
     clock_of: Option<(usize, u32)>,
+    /// Highest temporal layer that may go, where the payload tells layers.
     temporal: u8,
+    /// Highest spatial layer that may go, where the payload tells layers.
     spatial: u8,
+    /// Where the dependency descriptor tells layers.
+    selector: Option<Box<LayerSelector>>,
+    /// VP9 pictures by their id, where each lists what it refers to.
+    pictures: Option<Box<Fates>>,
+    flowing: Flowing,
+    /// What the encoding has to offer, where the payload tells layers.
+    offered: Flowing,
     sequences: Renumbering,
     timestamp_offset: u32,
     newest: Option<(u32, u64)>,
+    frame_offset: u16,
+    newest_frame: Option<u16>,
     vp8: Vp8Munger,
     reported: (i8, i8),
 }
@@ -162,9 +180,15 @@ impl Forwarder {
             clock_of: None,
             temporal: 0,
             spatial: 0,
+            selector: None,
+            pictures: None,
+            flowing: Flowing::default(),
+            offered: Flowing::default(),
             sequences: Renumbering::new(u64::from(first_sequence)),
             timestamp_offset: 0,
             newest: None,
+            frame_offset: 0,
+            newest_frame: None,
             vp8: Vp8Munger::default(),
             reported: (-1, -1),
         }
@@ -179,9 +203,15 @@ impl Forwarder {
         state: &ForwarderState,
     ) -> Self {
         let mut forwarder = Self::new(kind, clock_rate, wish, takes_red, state.next_sequence);
-        forwarder.newest = state.newest;
-        forwarder.vp8.newest = state.vp8.map(|(id, tl0, key)| (u64::from(id), tl0, key));
+        forwarder.go_on_from(state);
         forwarder
+    }
+
+    /// Takes on the timestamps, picture ids and frame numbers that another forwarder left; not its sequence numbers.
+    pub fn go_on_from(&mut self, state: &ForwarderState) {
+        self.newest = state.newest;
+        self.vp8.newest = state.vp8.map(|(id, tl0, key)| (u64::from(id), tl0, key));
+        self.newest_frame = state.frame;
     }
 
     /// Where it stands.
@@ -193,6 +223,7 @@ impl Forwarder {
                 .vp8
                 .newest
                 .map(|(id, tl0, key)| (id as u16 & 0x7fff, tl0, key)),
+            frame: self.newest_frame,
         }
     }
 
@@ -264,8 +295,17 @@ impl Forwarder {
         if self.kind == TrackKind::Audio {
             return None;
         }
-        self.target
-            .filter(|&target| self.current.is_none_or(|(index, _)| index != target))
+        self.target.filter(|&target| {
+            self.current.is_none_or(|(index, _)| index != target) || self.lacks_layer()
+        })
+    }
+
+    /// A spatial layer that is wished for and sent, or the base, waits for a keyframe.
+    fn lacks_layer(&self) -> bool {
+        match &self.selector {
+            Some(selector) => selector.needs_keyframe(&self.wish),
+            None => self.offered.layers().0.min(self.wish.spatial) > self.spatial,
+        }
     }
 
     /// The encoding that flows, else the one to go for: where a subscriber's keyframe request goes.
@@ -278,11 +318,9 @@ impl Forwarder {
         let layers = match self.current {
             None => (-1, -1),
             Some((index, _)) => {
-                let spatial = encodings
-                    .get(index)
-                    .map_or(0, |encoding| encoding.spatial)
-                    .max(self.spatial);
-                (spatial as i8, self.temporal as i8)
+                let (spatial, temporal) = self.flowing.layers();
+                let encoding = encodings.get(index).map_or(0, |encoding| encoding.spatial);
+                (encoding.max(spatial) as i8, temporal as i8)
             }
         };
         (layers != self.reported).then(|| {
@@ -339,21 +377,7 @@ impl Forwarder {
         if packet.payload.is_empty() {
             return self.skip(packet, Withheld::Padding);
         }
-        if packet.frame_start && packet.sequence > self.sequences.newest_in {
-            self.choose_layers(packet);
-        }
-        let is_unwanted = match (&packet.vp8, &packet.vp9) {
-            (Some(vp8), _) => {
-                let unwanted = packet.temporal > self.temporal || self.vp8.was_dropped(vp8);
-                if unwanted {
-                    self.vp8.skip(vp8);
-                }
-                unwanted
-            }
-            (_, Some(vp9)) => vp9.layer.is_some_and(|layer| layer.spatial > self.spatial),
-            _ => false,
-        };
-        if is_unwanted {
+        if !self.takes(packet) {
             return self.skip(packet, Withheld::Unwanted);
         }
         let sequence = self
@@ -367,12 +391,22 @@ impl Forwarder {
         {
             self.newest = Some((timestamp, wall_ns));
         }
+        if let Some(number) = frame_number(&packet.descriptor) {
+            let number = number.wrapping_add(self.frame_offset);
+            if self
+                .newest_frame
+                .is_none_or(|newest| number.wrapping_sub(newest) < 0x8000)
+            {
+                self.newest_frame = Some(number);
+            }
+        }
         let (body, unwrapped) = self.body(packet);
         Ok(Rewrite {
             sequence,
             timestamp,
             marker: self.marker(packet),
             unwrapped,
+            frame_offset: self.frame_offset,
             body,
         })
     }
@@ -408,14 +442,189 @@ impl Forwarder {
         if self.clock_of != Some(origin) {
             self.timestamp_offset = self.align(packet, index, encodings, wall_ns);
             self.clock_of = Some(origin);
+            // Receivers take a keyframe with an older frame number for a late one.
+            self.frame_offset = match (self.newest_frame, frame_number(&packet.descriptor)) {
+                (Some(newest), Some(number)) => newest.wrapping_add(1).wrapping_sub(number),
+                _ => 0,
+            };
         }
         self.current = Some(origin);
         self.sequences.begin(packet.sequence);
         if let Some(vp8) = &packet.vp8 {
             self.vp8.begin(vp8);
         }
-        self.choose_layers(packet);
+        self.flowing = Flowing::default();
+        self.offered = Flowing::default();
+        self.selector = None;
+        self.begin_pictures(packet);
         Ok(())
+    }
+
+    /// Begins to follow VP9 pictures, if they list what they refer to under ids long enough.
+    fn begin_pictures(&mut self, packet: &PublishedPacket) {
+        self.pictures = None;
+        if let Some(vp9) = &packet.vp9
+            && vp9.flexible
+            && let Some(id) = vp9.picture_id.filter(|id| id.long)
+        {
+            let mut pictures = Box::<Fates>::default();
+            pictures.begin(id.value);
+            self.pictures = Some(pictures);
+        }
+    }
+
+    /// Whether a packet of what flows is in the layers that go, which follow the wish where a frame allows it.
+    fn takes(&mut self, packet: &PublishedPacket) -> bool {
+        let is_newest = packet.sequence > self.sequences.newest_in;
+        if self.kind == TrackKind::Audio {
+            return true;
+        }
+        if let Some(vp8) = &packet.vp8 {
+            let starts = packet.frame_start && is_newest;
+            if starts {
+                self.choose_temporal(packet, vp8.layer_sync);
+            }
+            let is_wanted = packet.temporal <= self.temporal && !self.vp8.was_dropped(vp8);
+            if !is_wanted {
+                self.vp8.skip(vp8);
+            } else if starts {
+                self.flowing.note(0, packet.temporal);
+            }
+            return is_wanted;
+        }
+        if packet.frame.is_some() {
+            return self.takes_frame(packet, is_newest);
+        }
+        // Where descriptors are, a packet without one has no place.
+        if self.selector.is_some() {
+            return false;
+        }
+        match &packet.vp9 {
+            Some(vp9) => self.takes_layer(packet, vp9, is_newest),
+            None => true,
+        }
+    }
+
+    /// By the dependency descriptor.
+    fn takes_frame(&mut self, packet: &PublishedPacket, is_newest: bool) -> bool {
+        let Some(frame) = &packet.frame else {
+            return false;
+        };
+        if self.selector.is_none() {
+            let Some(layers) = frame.layers.as_ref().filter(|_| frame.has_structure) else {
+                return false;
+            };
+            // Once per start of an encoding.
+            let mut fresh = Box::new(LayerSelector::new(&layers.structure));
+            fresh.begin(frame.number);
+            self.selector = Some(fresh);
+        }
+        let Some(selector) = &mut self.selector else {
+            return false;
+        };
+        let is_wanted = selector.admit(
+            frame,
+            packet.timestamp,
+            &self.wish,
+            is_newest,
+            packet.arrival,
+        );
+        if packet.frame_start && is_newest {
+            match selector.target() {
+                Some(target) => {
+                    self.flowing.cap(target.spatial, target.temporal);
+                    if is_wanted && let Some(layers) = &frame.layers {
+                        self.flowing.note(layers.spatial, layers.temporal);
+                    }
+                }
+                None => self.flowing = Flowing::default(),
+            }
+        }
+        is_wanted
+    }
+
+    /// By VP9's payload descriptor (RFC 9628 section 4.2).
+    fn takes_layer(
+        &mut self,
+        packet: &PublishedPacket,
+        vp9: &Vp9Descriptor,
+        is_newest: bool,
+    ) -> bool {
+        let layer = vp9.layer.unwrap_or(Vp9Layer {
+            temporal: 0,
+            switching_up: false,
+            spatial: 0,
+            inter_layer: false,
+        });
+        let starts = packet.frame_start && is_newest;
+        if starts {
+            self.offered.note(layer.spatial, layer.temporal);
+            if layer.spatial == 0 {
+                self.choose_picture_layers(packet, &layer);
+            } else if layer.spatial == self.spatial + 1
+                && layer.spatial <= self.wish.spatial
+                && layer.inter_layer
+                && !vp9.inter_picture
+                && layer.temporal <= self.temporal
+            {
+                // Made from the layer below alone.
+                self.spatial = layer.spatial;
+            }
+        }
+        let is_wanted = self.takes_picture(vp9, layer.temporal) && layer.spatial <= self.spatial;
+        if is_wanted && starts {
+            self.flowing.cap(self.spatial, self.temporal);
+            self.flowing.note(layer.spatial, layer.temporal);
+        }
+        is_wanted
+    }
+
+    fn choose_picture_layers(&mut self, packet: &PublishedPacket, layer: &Vp9Layer) {
+        if packet.keyframe {
+            (self.spatial, self.temporal) = (self.wish.spatial, self.wish.temporal);
+            self.begin_pictures(packet);
+            return;
+        }
+        self.spatial = self.spatial.min(self.wish.spatial);
+        // From here no picture of a higher layer refers to one before (bit U).
+        let may_rise = layer.switching_up && layer.temporal <= self.temporal;
+        if self.wish.temporal < self.temporal || may_rise {
+            self.temporal = self.wish.temporal;
+        }
+    }
+
+    /// Whether a VP9 picture of this temporal layer goes, by what became of those it refers to if it lists them.
+    fn takes_picture(&mut self, vp9: &Vp9Descriptor, temporal: u8) -> bool {
+        let (Some(pictures), Some(id)) = (&mut self.pictures, vp9.picture_id) else {
+            return temporal <= self.temporal;
+        };
+        // 15 bits are sent; the count goes on in 16.
+        let ahead = id.value.wrapping_sub(pictures.newest()) & 0x7fff;
+        let number = if ahead < 0x4000 {
+            pictures.newest().wrapping_add(ahead)
+        } else {
+            pictures.newest().wrapping_add(ahead | 0x8000)
+        };
+        match pictures.get(number) {
+            Fate::Forwarded => return true,
+            Fate::Dropped => return false,
+            Fate::Unknown => {}
+        }
+        let mut worst = Fate::Forwarded;
+        for &reference in vp9.references.iter().filter(|&&reference| reference != 0) {
+            match pictures.get(number.wrapping_sub(u16::from(reference))) {
+                Fate::Dropped => worst = Fate::Dropped,
+                Fate::Unknown if worst == Fate::Forwarded => worst = Fate::Unknown,
+                _ => {}
+            }
+        }
+        let may_rise = worst == Fate::Forwarded && temporal <= self.wish.temporal;
+        if temporal > self.temporal && may_rise && pictures.is_newer(number) {
+            self.temporal = temporal;
+        }
+        let is_wanted = temporal <= self.temporal && worst != Fate::Dropped;
+        pictures.set(number, is_wanted);
+        is_wanted
     }
 
     /// Offset that lets a new encoding's timestamps continue those sent so far.
@@ -464,25 +673,16 @@ impl Forwarder {
         first.wrapping_sub(packet.timestamp)
     }
 
-    /// Follows the wish for temporal layers (and VP9 spatial layers) where a frame allows it.
-    fn choose_layers(&mut self, packet: &PublishedPacket) {
-        if let Some(vp8) = &packet.vp8 {
-            if self.wish.temporal < self.temporal || (packet.keyframe && packet.frame_start) {
-                self.temporal = self.wish.temporal;
-            } else if packet.temporal > self.temporal
-                && packet.temporal <= self.wish.temporal
-                && vp8.layer_sync
-            {
-                self.temporal = packet.temporal;
-            }
-        } else {
+    /// Follows the wish for temporal layers of VP8 where a frame allows it.
+    fn choose_temporal(&mut self, packet: &PublishedPacket, is_sync: bool) {
+        if self.wish.temporal < self.temporal || packet.keyframe {
             self.temporal = self.wish.temporal;
-        }
-        if let Some(vp9) = &packet.vp9 {
-            let starts_picture = vp9.layer.is_none_or(|layer| layer.spatial == 0);
-            if starts_picture && (packet.keyframe || self.wish.spatial < self.spatial) {
-                self.spatial = self.wish.spatial;
-            }
+            self.flowing.cap(0, self.temporal);
+        } else if packet.temporal > self.temporal
+            && packet.temporal <= self.wish.temporal
+            && is_sync
+        {
+            self.temporal = packet.temporal;
         }
     }
 
@@ -500,6 +700,7 @@ impl Forwarder {
             timestamp,
             marker: false,
             unwrapped: false,
+            frame_offset: 0,
             body: Body::Padding,
         })
     }
@@ -526,6 +727,15 @@ impl Forwarder {
     }
 
     fn marker(&self, packet: &PublishedPacket) -> bool {
+        if let (Some(selector), Some(frame)) = (&self.selector, &packet.frame) {
+            let ends_unit = frame.ends
+                && frame.layers.as_ref().is_some_and(|layers| {
+                    selector
+                        .target()
+                        .is_some_and(|target| target.spatial == layers.spatial)
+                });
+            return packet.marker || ends_unit;
+        }
         let ends_picture = packet.vp9.as_ref().is_some_and(|vp9| {
             vp9.end_of_frame && vp9.layer.is_some_and(|layer| layer.spatial == self.spatial)
         });

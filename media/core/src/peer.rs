@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 
 use crate::congestion::estimate::BandwidthEstimator;
 use crate::congestion::twcc::{TwccHistory, TwccReceiver};
+use crate::forward::ForwarderState;
 use crate::ids::PcId;
 use crate::packet::extensions::ExtensionIds;
 use crate::router::Router;
@@ -50,6 +51,8 @@ pub(crate) struct Peer {
     /// SSRCs of senders that are gone, and their next extended sequence numbers: a number used twice under one key
     /// would break the cipher.
     pub(crate) spent: HashMap<u32, u64>,
+    /// Where the senders among them stood: another under the same SSRC goes on from there.
+    pub(crate) stood: HashMap<u32, ForwarderState>,
     /// Sender of our feedback.
     pub(crate) ssrc: u32,
     pub(crate) arrivals: TwccReceiver,
@@ -95,6 +98,7 @@ impl Peer {
             outbox: Outbox::default(),
             rtcp: Vec::new(),
             spent: HashMap::new(),
+            stood: HashMap::new(),
             ssrc,
             arrivals: TwccReceiver::new(now),
             history: TwccHistory::new(HISTORY),

@@ -661,16 +661,14 @@ impl Shard {
         let cache = RtxCache::new(memory, MEMORY_AGE);
         let (ssrc, rtx_ssrc) = (config.ssrc, config.rtx_ssrc);
         let mut fresh = RtpSender::new(sender, peer, config, forwarder, rtx_sequence, cache);
-        if let Some(spent) = self
-            .peers
-            .get(peer)
-            .and_then(Option::as_ref)
-            .map(|peer| &peer.spent)
-        {
-            if let Some(next) = spent.get(&ssrc) {
+        if let Some(peer) = self.peers.get(peer).and_then(Option::as_ref) {
+            if let Some(stood) = peer.stood.get(&ssrc).filter(|_| state.is_none()) {
+                fresh.forwarder.go_on_from(stood);
+            }
+            if let Some(next) = peer.spent.get(&ssrc) {
                 fresh.forwarder.start_at(*next);
             }
-            if let Some(newest) = rtx_ssrc.and_then(|ssrc| spent.get(&ssrc)) {
+            if let Some(newest) = rtx_ssrc.and_then(|ssrc| peer.spent.get(&ssrc)) {
                 fresh.rtx_sequence = *newest;
             }
         }
@@ -721,6 +719,7 @@ impl Shard {
                 peer.outbox.forget(Some(slot));
                 peer.spent
                     .insert(gone.config.ssrc, gone.forwarder.next_sequence());
+                peer.stood.insert(gone.config.ssrc, gone.forwarder.state());
                 if let Some(rtx_ssrc) = gone.config.rtx_ssrc {
                     peer.spent.insert(rtx_ssrc, gone.rtx_sequence);
                 }

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::codec::dependency::FrameDescription;
 use crate::codec::vp8::Vp8Descriptor;
 use crate::codec::vp9::Vp9Descriptor;
 use crate::packet::extensions::ExtensionValues;
@@ -83,7 +84,9 @@ pub struct PublishedPacket {
     pub vp9: Option<Vp9Descriptor>,
     /// Header extensions as received.
     pub extensions: ExtensionValues,
-    /// AV1 dependency descriptor, empty when absent.
+    /// What the dependency descriptor says; None for VP8, which says enough of itself.
+    pub frame: Option<FrameDescription>,
+    /// Dependency descriptor as received, empty when absent.
     pub descriptor: Vec<u8>,
     /// Payload without padding.
     pub payload: Vec<u8>,
@@ -106,6 +109,7 @@ impl PublishedPacket {
             temporal: 0,
             vp8: None,
             vp9: None,
+            frame: None,
             extensions: ExtensionValues::default(),
             descriptor: Vec::new(),
             payload: Vec::new(),

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::codec::dependency::DescriptorMemory;
 use crate::codec::{av1, h264, h265, vp8, vp9};
 use crate::command::{ReceiverConfig, TrackKind};
 use crate::event::Event;
@@ -77,6 +78,7 @@ pub(crate) struct RtpStream {
     pub(crate) last_arrival: Option<Instant>,
     sequences: SequenceUnwrapper,
     seen: SeenWindow,
+    descriptors: DescriptorMemory,
     pub(crate) nack: NackGenerator,
     /// NTP time of the newest sender report, and when it came.
     pub(crate) last_report: Option<(u64, Instant)>,
@@ -107,6 +109,7 @@ impl RtpStream {
             last_arrival: None,
             sequences: SequenceUnwrapper::default(),
             seen: SeenWindow::default(),
+            descriptors: DescriptorMemory::default(),
             nack: NackGenerator::default(),
             last_report: None,
             transit: None,
@@ -405,6 +408,12 @@ pub(crate) fn describe(packet: &mut PublishedPacket) {
         CodecKind::H264 => packet.keyframe = h264::is_keyframe(&packet.payload),
         CodecKind::Av1 => packet.keyframe = av1::is_keyframe(&packet.payload),
     }
+    // The descriptor is in the clear even where the payload is not.
+    if let Some(frame) = &packet.frame {
+        packet.frame_start = frame.starts;
+        packet.keyframe = frame.has_structure;
+        packet.temporal = frame.layers.as_ref().map_or(0, |layers| layers.temporal);
+    }
 }
 
 impl Shard {
@@ -580,15 +589,18 @@ impl Shard {
         }
 
         // codec
+        let kind = track.kinds[codec];
+        let stream = &mut track.encodings[route.encoding];
+        let (mut descriptor, mut frame) = (&[][..], None);
+        if let Some(place) = header.extensions.dependency_descriptor {
+            descriptor = place.slice(packet);
+            // Read without anybody to send it to, too: the structure comes with keyframes only.
+            if kind != CodecKind::Vp8 {
+                frame = stream.descriptors.read(descriptor, sequence);
+            }
+        }
         if !track.senders.is_empty() {
-            let descriptor = header
-                .extensions
-                .dependency_descriptor
-                .map_or(&[][..], |place| place.slice(packet));
-            let (kind, generation) = (
-                track.kinds[codec],
-                track.encodings[route.encoding].generation,
-            );
+            let generation = stream.generation;
             let published = self.pool.make(now, |fresh| {
                 fresh.encoding = route.encoding as u8;
                 fresh.generation = generation;
@@ -601,6 +613,7 @@ impl Shard {
                 fresh.extensions = header.extensions;
                 fresh.descriptor.clear();
                 fresh.descriptor.extend_from_slice(descriptor);
+                fresh.frame = frame;
                 fresh.payload.clear();
                 fresh.payload.extend_from_slice(payload);
                 describe(fresh);

@@ -8,6 +8,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::codec::dependency::shift_frame_number;
 use crate::codec::vp8::Vp8Descriptor;
 use crate::command::SenderConfig;
 use crate::congestion::twcc::TwccHistory;
@@ -628,10 +629,18 @@ impl Outbox {
         };
         let start = out.len();
         let ids: &ExtensionIds = &sender.config.extensions;
-        let descriptor: &[u8] = if sender.is_video_descriptor_wanted(packet) {
-            &packet.descriptor
-        } else {
+        let mut shifted = [0; u8::MAX as usize];
+        let descriptor: &[u8] = if !sender.is_video_descriptor_wanted(packet) {
             &[]
+        } else if let Some(copy) = shifted
+            .get_mut(..packet.descriptor.len())
+            .filter(|_| rewrite.frame_offset != 0)
+        {
+            copy.copy_from_slice(&packet.descriptor);
+            shift_frame_number(copy, rewrite.frame_offset);
+            copy
+        } else {
+            &packet.descriptor
         };
         header.write_with_descriptor(out, ids, descriptor);
 

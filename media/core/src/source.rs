@@ -115,6 +115,7 @@ impl Source {
         packet.arrival = now;
         packet.extensions = Default::default();
         packet.descriptor.clear();
+        packet.frame = None;
         packet.payload.clear();
         if self.kind == CodecKind::Vp8 {
             let is_first = index == 0;

@@ -4,6 +4,7 @@
 //! answers none or false for what it does not understand.
 
 pub mod av1;
+pub mod dependency;
 pub mod h264;
 pub mod h265;
 pub mod red;

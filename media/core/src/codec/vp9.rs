@@ -25,6 +25,8 @@ pub struct Vp9Descriptor {
     pub layer: Option<Vp9Layer>,
     /// Index of the last picture of temporal layer 0, in non-flexible mode.
     pub tl0_pic_idx: Option<u8>,
+    /// P_DIFF: how many pictures back the references are, in flexible mode; 0 for none.
+    pub references: [u8; 3],
 }
 
 /// The layer part of the descriptor.
@@ -55,6 +57,7 @@ pub fn parse_vp9(payload: &[u8]) -> Option<Vp9Descriptor> {
         not_for_upper: flag(0x01),
         layer: None,
         tl0_pic_idx: None,
+        references: [0; 3],
     };
     let mut at = 1;
     if flag(0x80) {
@@ -80,8 +83,10 @@ pub fn parse_vp9(payload: &[u8]) -> Option<Vp9Descriptor> {
     if descriptor.flexible && descriptor.inter_picture {
         let mut more = true;
         // At most three references (RFC 9628 section 4.2).
-        for _ in 0..3 {
-            more = *payload.get(at)? & 0x01 != 0;
+        for reference in &mut descriptor.references {
+            let byte = *payload.get(at)?;
+            *reference = byte >> 1;
+            more = byte & 0x01 != 0;
             at += 1;
             if !more {
                 break;
@@ -170,7 +175,7 @@ mod tests {
     #[test]
     fn references_and_scalability_structure_are_skipped() {
         let flexible = parse_vp9(&[0x50, 0x03, 0x02, 0xaa]).unwrap();
-        assert_eq!(flexible.header_len, 3);
+        assert_eq!((flexible.header_len, flexible.references), (3, [1, 1, 0]));
         let mut structure = vec![0x0a, 0x38];
         structure.extend_from_slice(&[0; 8]);
         structure.extend_from_slice(&[2, 0x00, 0x08, 1, 2, 0xaa]);
