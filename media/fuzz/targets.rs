@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::{Arc, LazyLock};
 use std::time::{Duration, Instant};
 
+use mediacore_core::codec::dependency::{self, DescriptorMemory};
 use mediacore_core::codec::{VideoCodec, av1, h264, h265, is_keyframe, red, vp8, vp9};
 use mediacore_core::congestion::twcc::{TwccFeedback, TwccHistory};
 use mediacore_core::packet::extensions::ExtensionIds;
@@ -38,6 +39,7 @@ pub(crate) const TARGETS: &[(&str, Target)] = &[
     ("h264", h264),
     ("h265", h265),
     ("av1", av1),
+    ("dependency", dependency),
     ("red", red),
     ("dcep", dcep),
     ("transport_stun", transport_stun),
@@ -278,6 +280,39 @@ pub(crate) fn h265(bytes: &[u8]) {
 pub(crate) fn av1(bytes: &[u8]) {
     if av1::is_keyframe(bytes) {
         assert!(av1::parse_av1(bytes).is_some_and(|header| !header.continues));
+    }
+}
+
+/// The bytes as descriptors of packets in a row, each behind its length: what is told is within the structure.
+pub(crate) fn dependency(bytes: &[u8]) {
+    let mut memory = DescriptorMemory::default();
+    let mut rest = bytes;
+    let mut sequence = 0;
+    while let Some((&length, after)) = rest.split_first() {
+        let (descriptor, after) = after.split_at(usize::from(length).min(after.len()));
+        rest = after;
+        sequence += 1;
+        let Some(frame) = memory.read(descriptor, sequence) else {
+            continue;
+        };
+        assert_eq!(dependency::frame_number(descriptor), Some(frame.number));
+        let mut shifted = descriptor.to_vec();
+        dependency::shift_frame_number(&mut shifted, 7);
+        assert_eq!(
+            dependency::frame_number(&shifted),
+            Some(frame.number.wrapping_add(7))
+        );
+        let Some(layers) = frame.layers else { continue };
+        let targets = layers.structure.targets();
+        let all = u32::MAX >> (32 - targets.len());
+        assert_eq!(layers.active & !all, 0);
+        assert_eq!(layers.indications.present & !all, 0);
+        assert_eq!(layers.indications.switch & !layers.indications.present, 0);
+        for target in 0..targets.len() {
+            if let Some(chain) = layers.structure.chain_of(target) {
+                assert!(chain < layers.chain_links().len());
+            }
+        }
     }
 }
 

@@ -122,7 +122,8 @@ pub struct ForwarderState {
     pub newest: Option<(u32, u64)>,
     /// Newest picture id, TL0PICIDX and KEYIDX.
     pub vp8: Option<(u16, u8, u8)>,
-    /// Newest frame number of the dependency descriptor.
+    /// Newest frame number of the dependency descriptor. Not told to another shard, where numbers begin as they come.
+    #[serde(skip)]
     pub frame: Option<u16>,
 }
 

@@ -259,9 +259,15 @@ impl LayerSelector {
         if self.fates.is_newer(frame.number) {
             self.step(frame, layers, timestamp, wish, now);
         }
-        let is_wanted = self
-            .target
-            .is_some_and(|target| layers.indications.present >> target & 1 != 0)
+        let is_awaited = self
+            .doubts
+            .iter()
+            .flatten()
+            .any(|doubt| doubt.number == frame.number);
+        let is_wanted = (is_awaited
+            || self
+                .target
+                .is_some_and(|target| layers.indications.present >> target & 1 != 0))
             && Arc::ptr_eq(&layers.structure, &self.structure)
             && layers.references.as_slice().iter().all(|&difference| {
                 self.fates.get(frame.number.wrapping_sub(difference)) != Fate::Dropped
@@ -331,7 +337,10 @@ impl LayerSelector {
         });
         let wished = self.best(wish, |_| true).and_then(rank);
         let reachable = self.best(wish, |target| {
-            let may_switch = is_complete && layers.indications.switch >> target & 1 != 0;
+            // A layer that is added amid a unit would come after the marker.
+            let is_timely = starts_unit || rank(target).map(|it| it.0) <= current.map(|it| it.0);
+            let may_switch =
+                is_complete && is_timely && layers.indications.switch >> target & 1 != 0;
             let is_part = rank(target) < current
                 && starts_unit
                 && (self.is_intact(target)
