@@ -242,6 +242,7 @@ mod tests {
                     next_sequence: 77,
                     newest: None,
                     vp8: None,
+                    frame: None,
                 },
                 rtx_sequence: 9,
             }],
