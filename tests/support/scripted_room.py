@@ -296,7 +296,9 @@ class World:
 
     def feed(self, event: stage.Event) -> None:
         """Hand one event to the stage and perform all that follows."""
-        waiting: deque[stage.Event] = deque([event])
+        self._run(deque([event]))
+
+    def _run(self, waiting: deque[stage.Event]) -> None:
         while waiting:
             effects = self.stage.handle(waiting.popleft(), self.now, self.wall_ms)
             for effect in effects:
@@ -329,9 +331,9 @@ class World:
         ]
 
     def _perform_room(self, effects: Sequence[object]) -> None:
-        for effect in effects:
-            if isinstance(effect, GiveOrder) and NODE in effect.node_ids:
-                self.feed(stage.OrderArrived(effect.order))
+        # What the stage tells while it takes these comes after all of them, as on a node.
+        orders = [e.order for e in effects if isinstance(e, GiveOrder) and NODE in e.node_ids]
+        self._run(deque(stage.OrderArrived(order) for order in orders))
 
     def _client(self, identity: str, single: bool) -> Client:
         socket = stage.SocketRef(1, next(self._sockets))

@@ -99,4 +99,5 @@ class Tombstone:
 
     at: float
     wall_ms: int
+    identity: str
     info: bytes

@@ -301,8 +301,9 @@ class Room:
             return
         if replaced is not None:
             self.end(replaced, lk.DUPLICATE_IDENTITY)
-            self.depart(replaced, lk.DUPLICATE_IDENTITY)
-        elif self._departed:
+            # Clients know a replaced session by the new one's sid, if they are shown the new one.
+            self.depart(replaced, lk.DUPLICATE_IDENTITY, is_replaced=not member.is_hidden)
+        if self._departed:
             self._show_changes()  # an older session of this identity may be among them
 
         self.members[sid] = member
@@ -542,11 +543,16 @@ class Room:
         resumed = room_pb2.Resumed(
             room=self._room_bytes(),
             participants=[m.bytes() for m in shown],
-            departed=[t.info for t in self._tombstones if t.wall_ms >= since_ms],
+            departed=[
+                tombstone.info
+                for tombstone in self._tombstones
+                # Its own earlier session is nobody to be told of.
+                if tombstone.wall_ms >= since_ms and tombstone.identity != member.identity
+            ],
         )
         self.order([member.node_id], room_pb2.Order(participant_sid=member.sid, resumed=resumed))
 
-    def depart(self, member: Member, reason: int) -> None:
+    def depart(self, member: Member, reason: int, *, is_replaced: bool = False) -> None:
         for track_sid in list(member.tracks):
             self._delist(member, member.tracks.pop(track_sid))
         for track_sid in list(member.data_tracks):
@@ -560,7 +566,7 @@ class Room:
         was_active = member.info.state == lk.ParticipantInfo.ACTIVE
         _mark_departed(member, reason)
         if not member.is_hidden and member.is_announced:
-            self._show_departure(member, is_replaced=reason == lk.DUPLICATE_IDENTITY)
+            self._show_departure(member, is_replaced=is_replaced)
         if self._participants == 0 and self._empty_since is None:
             self._empty_since = self._now
         self.show_room()
@@ -568,7 +574,7 @@ class Room:
 
     def _show_departure(self, member: Member, *, is_replaced: bool) -> None:
         self._forget_tombstones()
-        self._tombstones.append(Tombstone(self._now, self._wall_ms, member.bytes()))
+        self._tombstones.append(Tombstone(self._now, self._wall_ms, member.identity, member.bytes()))
         if is_replaced:
             older: dict[str, list[str]] = {}
             for other in self.members.values():
