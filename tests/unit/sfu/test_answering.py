@@ -1,5 +1,7 @@
 """Offers of real clients and what they are answered."""
 
+from dataclasses import replace
+
 import pytest
 
 from sfu.core.answering import PublisherNegotiation
@@ -124,6 +126,21 @@ def test_a_section_of_an_ended_track_is_not_given_to_another_by_guess() -> None:
     assert machine.match_pending([other]) == ()
 
 
+def test_a_track_published_again_on_another_section_is_another_track() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    offer = sample("dual_publisher_audio_offer")
+    (first,) = answer(machine, offer, [mic()]).receivers
+    head, _, audio = offer.rpartition("m=audio")
+    again = audio.replace(f"a=mid:{first.mid}\r\n", "a=mid:9\r\n")
+    stopped = audio.replace("a=sendonly", "a=inactive").replace("a=msid:", "a=x-msid:")
+    bundle = f"BUNDLE 0 {first.mid}"
+    both = f"{head.replace(bundle, bundle + ' 9')}m=audio{stopped}m=audio{again}"
+    result = answer(machine, both, [mic()])
+    assert [plan.mid for plan in result.receivers_ended] == [first.mid]
+    (plan,) = machine.match_pending([replace(mic(), track_sid="TR_again")])
+    assert (plan.track_sid, plan.mid) == ("TR_again", "9")
+
+
 def test_a_section_with_a_new_known_id_changes_its_track() -> None:
     machine = PublisherNegotiation(config(), LOCAL)
     offer = sample("dual_publisher_audio_offer")
@@ -244,6 +261,21 @@ def test_the_name_of_a_rid_tells_its_layer_and_pausing_is_not_answered(
     assert {encoding.rid: encoding.spatial_layer for encoding in plan.encodings} == layers
     names = ";".join(rid.lstrip("~") for rid in rids)
     assert f"a=simulcast:recv {names}\r\n" in result.sdp
+
+
+def test_rids_that_changed_change_the_receiver() -> None:
+    machine = PublisherNegotiation(config(), LOCAL)
+    offer = sample("dual_publisher_simulcast_offer")
+    (before,) = answer(machine, offer, [camera()]).receivers
+    changed = offer.replace(
+        "a=rid:h send\r\na=rid:q send\r\na=simulcast:send h;q\r\n",
+        "a=rid:f send\r\na=rid:h send\r\na=rid:q send\r\na=simulcast:send f;h;q\r\n",
+    )
+    result = answer(machine, changed, [camera()])
+    (plan,) = result.receivers_changed
+    assert [encoding.rid for encoding in before.encodings] == ["q", "h"]
+    assert [encoding.rid for encoding in plan.encodings] == ["q", "h", "f"]
+    assert result.receivers_added == result.receivers_ended == ()
 
 
 def test_an_ice_restart_is_answered_with_fresh_credentials() -> None:
@@ -379,6 +411,18 @@ def test_a_section_is_reused_only_after_the_client_saw_it_inactive() -> None:
     assert dict(swapped.mid_to_track_id) == {"1": "TR_2"}
     later = answer(machine, offer, down=[down_audio("TR_2", 12), down_audio("TR_3", 13)])
     assert dict(later.mid_to_track_id) == {"0": "TR_3", "1": "TR_2"}
+
+
+def test_no_section_is_asked_for_over_fifty_subscriptions() -> None:
+    machine = PublisherNegotiation(config(single=True), LOCAL)
+    offer = sample("single_subscribe_offer")
+    answer(machine, offer)
+    for turn in range(50):
+        tracks = [down_audio(f"TR_a{turn}", 100 + turn), down_video(f"TR_v{turn}", 1000 + 2 * turn)]
+        assert machine.require(tracks).is_empty
+        result = answer(machine, offer, down=tracks)
+        assert sorted(result.mid_to_track_id.values()) == [f"TR_a{turn}", f"TR_v{turn}"]
+        answer(machine, offer)
 
 
 def test_a_track_waits_for_the_next_offer_when_this_answer_frees_its_section() -> None:

@@ -80,6 +80,8 @@ def test_h264_profiles_we_know_are_taken() -> None:
     profiles = ["42e01f", "42001F", "640c1f", "4d001f", "f4001f"]
     offered = [h264(100 + place, profile) for place, profile in enumerate(profiles)]
     assert numbers(codecs.negotiate("video", offered, ALL, ())) == [100, 101, 102]
+    received = codecs.negotiate("video", offered, ALL, (), is_received=True)
+    assert numbers(received) == [100, 101, 102, 103]
 
 
 def test_red_is_left_out_when_the_opus_it_repeats_is() -> None:

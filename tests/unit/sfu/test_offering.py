@@ -1,5 +1,7 @@
 """Our offers and what answers make of them."""
 
+from dataclasses import replace
+
 import pytest
 
 from mediacore import MediaSection, SessionDescription
@@ -278,3 +280,36 @@ def test_sections_keep_their_places_over_a_hundred_offers() -> None:
     mids = [found.mid for found in read(texts[-1]).sections]
     assert mids == [str(n) for n in range(101)]
     assert [found.mid for found in read(texts[50]).sections] == mids[:52]
+
+
+@pytest.mark.parametrize(("reuses", "sections"), [(True, 3), (False, 101)])
+def test_description_grows_over_fifty_subscriptions_only_where_sections_are_not_reused(
+    reuses: bool, sections: int
+) -> None:
+    machine = subscriber(ClientTraits(reuses_sections=reuses))
+    now = 0.0
+    for turn in range(50):
+        machine.add(down_audio(f"TR_a{turn}", 100 + turn))
+        machine.add(down_video(f"TR_v{turn}", 1000 + 2 * turn))
+        offer = offered(machine, now)
+        applied = machine.apply_answer(client_answer(offer.sdp), now)
+        assert applied is not None
+        assert len(applied.senders_added) == 2
+        machine.remove(f"TR_a{turn}")
+        machine.remove(f"TR_v{turn}")
+        offer = offered(machine, now + 1)
+        assert machine.apply_answer(client_answer(offer.sdp), now + 1) is not None
+        now += 2
+    assert len(read(offer.sdp).sections) == sections
+
+
+def test_playout_delay_is_offered_where_the_room_wants_it() -> None:
+    for is_wanted in (True, False):
+        settings = replace(config(), has_playout_delay=is_wanted)
+        machine = SubscriberNegotiation(settings, LOCAL, first_offer_id=1)
+        machine.add(down_video())
+        offer = offered(machine, 1.0)
+        assert ("playout-delay" in offer.sdp) is is_wanted
+        applied = machine.apply_answer(client_answer(offer.sdp), 1.0)
+        assert applied is not None
+        assert bool(applied.senders_added[0].extensions.playout_delay) is is_wanted
