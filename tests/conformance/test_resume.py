@@ -113,7 +113,7 @@ async def test_media_goes_on_while_the_socket_is_away(
 
 @pytest.mark.parametrize("scenario", [Scenario.SIMULATE_SIGNAL_RECONNECT])
 async def test_simulated_resume_keeps_the_session(
-    server: DevServer, room: str, single: bool, scenario: int
+    server: DevServer, room: str, single: bool, scenario: rtc.SimulateScenarioKind.ValueType
 ) -> None:
     async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
         sid = a.room.local_participant.sid
@@ -128,7 +128,7 @@ async def test_simulated_resume_keeps_the_session(
     [Scenario.SIMULATE_NODE_FAILURE, Scenario.SIMULATE_MIGRATION, Scenario.SIMULATE_FULL_RECONNECT],
 )
 async def test_simulated_loss_of_the_node_leads_to_a_new_session(
-    server: DevServer, room: str, single: bool, scenario: int
+    server: DevServer, room: str, single: bool, scenario: rtc.SimulateScenarioKind.ValueType
 ) -> None:
     async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
         sid = a.room.local_participant.sid
@@ -141,6 +141,59 @@ async def test_simulated_loss_of_the_node_leads_to_a_new_session(
                 == [a.room.local_participant.sid]
             ),
             "the other knows the new session",
+        )
+
+
+async def test_simulated_switch_to_tcp_carries_media_over_tcp(
+    server: DevServer, room: str, single: bool
+) -> None:
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
+        await b.publish_tone()
+        audio = rtc.TrackKind.KIND_AUDIO
+        await until(lambda: a.of("b", audio).tone_share > 0.5, "the tone")
+        assert await transports(a) == {"udp"}
+        await a.room.simulate_scenario(Scenario.SIMULATE_FORCE_TCP)
+        await until(lambda: "reconnected" in a.events, "reconnected")
+        before = len(a.of("b", audio).arrivals)
+        await until(lambda: len(a.of("b", audio).arrivals) > before + 50, "the tone again")
+        assert await transports(a) == {"tcp"}
+
+
+async def transports(client: PythonClient) -> set[str]:
+    """Protocols of the candidate pairs that media takes."""
+    stats = await client.room.get_rtc_stats()
+    rows = [*stats.publisher_stats, *stats.subscriber_stats]
+    used = {
+        row.transport.transport.selected_candidate_pair_id
+        for row in rows
+        if row.WhichOneof("stats") == "transport"
+    }
+    remotes = {
+        row.candidate_pair.candidate_pair.remote_candidate_id
+        for row in rows
+        if row.WhichOneof("stats") == "candidate_pair" and row.candidate_pair.rtc.id in used
+    }
+    return {
+        row.remote_candidate.candidate.protocol
+        for row in rows
+        if row.WhichOneof("stats") == "remote_candidate" and row.remote_candidate.rtc.id in remotes
+    }
+
+
+async def test_simulated_loss_of_the_resumed_socket_ends_in_a_session(
+    server: DevServer, room: str, single: bool
+) -> None:
+    """The native SDKs begin anew when a resume fails; others resume once more."""
+    async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
+        await a.room.simulate_scenario(Scenario.SIMULATE_DISCONNECT_SIGNAL_ON_RESUME)
+        await until(lambda: proxy.connections >= 3, "two more sockets")
+        await until(lambda: "reconnected" in a.events, "reconnected")
+        await until(
+            lambda: (
+                [p.sid for p in b.room.remote_participants.values()]
+                == [a.room.local_participant.sid]
+            ),
+            "the other knows the session",
         )
 
 

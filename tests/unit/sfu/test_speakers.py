@@ -43,3 +43,32 @@ def test_speaker_nobody_hears_of_expires() -> None:
 def test_loudest_track_of_a_participant_counts() -> None:
     one, two = Speakers(), Speakers()
     assert one.observe([("a", 40, 1.0), ("a", 5, 1.0)], 0) == two.observe([("a", 5, 1.0)], 0)
+
+
+def test_who_heard_nothing_since_learns_who_speaks_and_who_stopped() -> None:
+    speakers = Speakers()
+    speakers.observe([("a", 0, 1.0), ("b", 0, 1.0)], 0.0)
+    speakers.observe([("b", 0, 1.0)], 0.7)
+    speakers.expire(0.9)
+    assert {(s.sid, s.is_active) for s in speakers.since(0.5)} == {("a", False), ("b", True)}
+    assert {(s.sid, s.is_active) for s in speakers.since(1.0)} == {("b", True)}
+    speakers.observe([("a", 0, 1.0)], 1.2)
+    assert {(s.sid, s.is_active) for s in speakers.since(0.5)} == {("a", True), ("b", True)}
+
+
+@pytest.mark.parametrize(
+    ("level", "share", "told"),
+    [
+        (0, 1.0, 0.75),  # 2/3 of full scale
+        (20, 1.0, 0.125),  # 2/3 of a tenth
+        (35, 1.0, None),  # 2/3 of the threshold
+        (31, 1.0, 0.125),
+        (0, 0.4, 0.375),  # weighed down by the silent part: 2/3 of 0.4 is 0.27
+        (0, 0.39, None),
+    ],
+)
+def test_levels_are_weighed_smoothed_and_rounded_up(
+    level: int, share: float, told: float | None
+) -> None:
+    changes = Speakers().observe([("a", level, share)], 0.0)
+    assert [change.level for change in changes] == ([] if told is None else [told])
