@@ -15,6 +15,7 @@ from livekit.protocol import models, rtc
 
 from contracts.room.v1 import room_pb2
 from sfu.core import responses
+from sfu.core.claims import Claims
 from sfu.core.codecs import CodecPolicy
 from sfu.core.connections import Connections
 from sfu.core.data import DATA_TRACK_LABEL, RELIABLE_LABEL, Addressed, HeldPackets, Sender
@@ -88,6 +89,7 @@ class Participant(SignalSession):
         self.scenarios = Scenarios(self)
 
         self._exchange = Exchange(self, self.connections, self.publishing, self.subscribing)
+        self._claims = Claims(self)
         self._greetings = Greetings(self, self.connections, node_id)
         self._reconnecting = Reconnecting(self, self.connections, fallbacks)
         self._fallbacks = fallbacks
@@ -97,7 +99,6 @@ class Participant(SignalSession):
         self._held = HeldPackets()
         self._rpc_until: dict[str, float] = {}  # request id -> when nobody waits any more
         self._join_by: float | None = step.now + settings.join_timeout
-        self._token_at: float | None = None
 
     # ------------------------------------------------------------------ joining and leaving
 
@@ -144,7 +145,7 @@ class Participant(SignalSession):
             self._say_reconnect(0, step)
         else:
             self.send(self._greetings.join(room, order, codecs, step), step)
-        self.refresh_token(step)
+        self._claims.push(step)
         self.connections.start_subscriber(step)
         for request in self._request.add_track_requests:
             self.publishing.add_track(request, step)
@@ -192,7 +193,7 @@ class Participant(SignalSession):
             self.send_all(responses.participant_updates(order.departed), step)
         self.send_all(responses.participant_updates(order.participants), step)
         self.respond(step, room_update=rtc.RoomUpdate(room=models.Room.FromString(order.room)))
-        self.refresh_token(step)
+        self._claims.push(step)
         self._fails(self._exchange.restart_subscriber(step), step)
         self.subscribing.request_keyframes(step)
         self.data_subscribing.repeat(step)
@@ -255,8 +256,7 @@ class Participant(SignalSession):
             self.end(DisconnectReason.JOIN_FAILURE, Action.DISCONNECT, step)
             self.tell_left(DisconnectReason.JOIN_FAILURE, step)
             return
-        if self._token_at is not None and now >= self._token_at:
-            self.refresh_token(step)
+        self._claims.tick(step)
         self.scenarios.tick(step)
         self.subscribing.tick(step)
         self.data_subscribing.tick(step)
@@ -269,7 +269,7 @@ class Participant(SignalSession):
         times = [
             self._reconnecting.next_timeout(),
             self._join_by,
-            self._token_at,
+            self._claims.next_timeout(),
             self.scenarios.next_timeout(),
             self.subscribing.next_timeout(),
             self.data_subscribing.next_timeout(),
@@ -370,47 +370,21 @@ class Participant(SignalSession):
     # ------------------------------------------------------------- permissions and profile
 
     def take_permission(self, order: room_pb2.SetPermission, step: Step) -> None:
-        """The Room changed what this participant may do, its profile, or both.
-
-        Tracks that are no longer allowed end. One token says all that is new.
-        """
+        """The Room changed what this participant may do, its profile, or both."""
         permission = models.ParticipantPermission.FromString(order.permission)
-        is_new = permission != self.grants.permission
-        if is_new:
-            self.grants = self.grants.permitting(permission)
-        if order.participant:
-            is_new |= self._adopt(models.ParticipantInfo.FromString(order.participant))
+        info = models.ParticipantInfo.FromString(order.participant) if order.participant else None
+        self._claims.take(step, info, permission)
         self.publishing.unpublish_forbidden(permission, step)
         self.data_publishing.unpublish_forbidden(permission, step)
         self.subscribing.reconcile_all(step)
         self.data_subscribing.reconcile_all(step)
-        if is_new:
-            self.refresh_token(step)
 
     def take_profile(self, order: room_pb2.AnswerProfileChange, step: Step) -> None:
         """The Room's answer to update_metadata."""
         reason = cast("rtc.RequestResponse.Reason", order.reason)
-        info = models.ParticipantInfo.FromString(order.participant)
-        if reason == Reason.OK and order.participant and self._adopt(info):
-            self.refresh_token(step)
+        if reason == Reason.OK and order.participant:
+            self._claims.take(step, models.ParticipantInfo.FromString(order.participant))
         self.respond_to(step, reason, order.message, request_id=order.request_id)
-
-    def _adopt(self, info: models.ParticipantInfo) -> bool:
-        """Name, metadata and attributes as the Room has them now; whether any is new."""
-        before = (self.name, self.metadata, self.attributes)
-        self.name, self.metadata, self.attributes = info.name, info.metadata, dict(info.attributes)
-        return before != (self.name, self.metadata, self.attributes)
-
-    def refresh_token(self, step: Step) -> None:
-        """Push a token for later reconnects, now and again every five minutes."""
-        if self.state < State.JOINED:
-            return
-        self._token_at = step.now + self.settings.token_interval
-        claims = self.grants.refresh_claims(
-            self.identity, self.name, self.metadata, self.attributes, step.wall_ms
-        )
-        self.respond(step, refresh_token=self.settings.sign_token(claims))
-        self.touch(step)
 
     # ------------------------------------------------------------------------------- data
 

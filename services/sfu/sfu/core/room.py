@@ -574,7 +574,9 @@ class Room:
 
     def _show_departure(self, member: Member, *, is_replaced: bool) -> None:
         self._forget_tombstones()
-        self._tombstones.append(Tombstone(self._now, self._wall_ms, member.identity, member.bytes()))
+        self._tombstones.append(
+            Tombstone(self._now, self._wall_ms, member.identity, member.bytes())
+        )
         if is_replaced:
             older: dict[str, list[str]] = {}
             for other in self.members.values():
