@@ -1,4 +1,4 @@
-"""/healthz, /readyz and /metrics on one port, and the embedded web server they run on.
+"""/healthz, /readyz, /metrics and /debug/... on one port, and the embedded web server they run on.
 
 /healthz answers as long as the event loop turns. /readyz is 200 from the end of start to the end of
 the process, drain included when the service says so; it depends on no neighbour, so that an outage
@@ -16,7 +16,7 @@ from typing import Any
 import uvicorn
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
@@ -30,10 +30,15 @@ class Health:
     def __init__(self) -> None:
         self.is_ready = False
         self._told: dict[str, Callable[[], str]] = {}
+        self._pages: dict[str, Callable[[], object]] = {}
 
     def tell(self, name: str, read: Callable[[], str]) -> None:
         """Add a line to `/readyz?verbose`; it never decides about readiness."""
         self._told[name] = read
+
+    def show(self, name: str, read: Callable[[], object]) -> None:
+        """Serve what `read` gives at /debug/<name>, as JSON."""
+        self._pages[name] = read
 
     def app(self, metrics: Metrics) -> Starlette:
         """The web application of the health port."""
@@ -50,11 +55,16 @@ class Health:
         async def show_metrics(_request: Request) -> Response:
             return Response(metrics.render(), media_type="text/plain; version=0.0.4")
 
+        async def debug(request: Request) -> Response:
+            read = self._pages.get(request.path_params["name"])
+            return Response(status_code=404) if read is None else JSONResponse(read())
+
         return Starlette(
             routes=[
                 Route("/healthz", healthz),
                 Route("/readyz", readyz),
                 Route("/metrics", show_metrics),
+                Route("/debug/{name}", debug),
             ]
         )
 

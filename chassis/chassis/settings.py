@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import secrets
+import stat
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -172,12 +173,21 @@ _SECRET_FILES = {
 }
 
 
+_GUARDED = frozenset({"API keys"})
+"""Whoever reads these makes tokens for anybody."""
+
+
 def _text_of(path: str | Path, what: str) -> str:
     """A file's text without the space around it; ValueError names the file, never its content."""
     try:
         text = Path(path).read_text(encoding="utf-8").strip()
+        is_open = what in _GUARDED and bool(Path(path).stat().st_mode & stat.S_IRWXO)
     except (OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{what} file {path}: {error.__class__.__name__}") from None
+    if is_open:
+        raise ValueError(
+            f"{what} file {path} is open to every user of the machine: chmod o= {path}"
+        )
     if not text:
         raise ValueError(f"{what} file {path} is empty")
     return text

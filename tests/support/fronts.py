@@ -12,8 +12,9 @@ from livekit.protocol import rtc
 from pydantic import SecretStr
 
 from chassis import rpc, tokens
-from chassis.chassis import memory_chassis
+from chassis.chassis import Chassis, memory_chassis
 from chassis.errors import NotFound, Unavailable
+from chassis.roles import ROLE_ATTRIBUTE
 from chassis.run import ServiceApp
 from chassis.tokens import Grants, VideoGrant
 from contracts.node.v1 import node_pb2, node_pb2_grpc
@@ -219,6 +220,7 @@ class Front:
     placement: ScriptedPlacement
     http: aiohttp.ClientSession
     app: ServiceApp
+    chassis: Chassis
 
     @property
     def node(self) -> ScriptedNode:
@@ -226,9 +228,11 @@ class Front:
         return self.placement.nodes[0]
 
     def token(self, identity: str = "alice", **video: object) -> str:
-        """A token for room `hall` unless told otherwise."""
+        """A token for room `hall` unless told otherwise; `role` is its attribute."""
         allowed = {"room_join": True, "room": "hall", **video}
-        grants = Grants(identity=identity, video=VideoGrant(**allowed))  # type: ignore[arg-type]
+        attributes = {ROLE_ATTRIBUTE: str(allowed.pop("role"))} if "role" in allowed else {}
+        video_grant = VideoGrant(**allowed)  # type: ignore[arg-type]
+        grants = Grants(identity=identity, attributes=attributes, video=video_grant)
         return tokens.sign(grants, "key", SECRET, 600)
 
     async def join(
@@ -280,11 +284,12 @@ async def running_front(
         "insecure": True,
     }
     made = SignalingSettings.model_validate(values | settings)
-    app = await build(made, memory_chassis(made))
+    chassis = memory_chassis(made)
+    app = await build(made, chassis)
     await app.start()
     # Cookies and pooled connections would tie one client to another.
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0)) as http:
-        yield Front(app.web_addresses[0], placement, http, app)
+        yield Front(app.web_addresses[0], placement, http, app, chassis)
     await app.close()
 
 

@@ -245,6 +245,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
         participants.read_by(lambda: node.participants)
     metrics.read_media(lambda: engine.stats().counters)
     chassis.health.tell("rooms", lambda: str(node.rooms))
+    chassis.health.show("rooms", node.described)
     metrics.checkpoints_waiting.read_by(lambda: checkpoints.waiting)
     try:
         return SfuApp(

@@ -74,6 +74,10 @@ class Node:
         """Participants this node works for."""
         return sum(runner.participants for runner in self._runners.values())
 
+    def described(self) -> list[dict[str, object]]:
+        """The rooms here, for people who look for a fault."""
+        return [runner.described() for runner in self._runners.values()]
+
     def limit_reached(self) -> str:
         """Why nobody more can join on this node; "" while there is room."""
         around = self._around

@@ -281,6 +281,19 @@ class RoomRunner:
         """Load of this room on this node."""
         return len(self.sockets) if self._room is None else self._room.participant_count
 
+    def described(self) -> dict[str, object]:
+        """This room for people: who is in it with which tracks, as the home knows it."""
+        shown: dict[str, object] = {
+            "name": self.lease.room_name,
+            "sid": self.lease.room_sid,
+            "epoch": self.lease.epoch,
+            "is_home": self.home is None,
+            "sockets": len(self.sockets),
+        }
+        if self._room is not None:
+            shown |= self._room.described()
+        return shown
+
     # -------------------------------------------------------------- for the writer of checkpoints
 
     @property

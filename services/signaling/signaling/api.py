@@ -1,6 +1,6 @@
 """Inbound: `/rtc`, `/rtc/v1`, their `/validate`, and `/`. Translates and refuses; decides nothing about rooms."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import structlog
@@ -42,6 +42,7 @@ class RtcApi:
     auto_create: bool
     roles: Roles
     limits: Limits
+    is_ready: Callable[[], bool]
     sockets: set[SocketRunner] = field(default_factory=set)
 
     def router(self) -> APIRouter:
@@ -56,6 +57,8 @@ class RtcApi:
 
     async def health(self) -> Response:
         """What load balancers and clients probe: 200 `OK` while this replica serves."""
+        if not self.is_ready():
+            return PlainTextResponse("Not Ready", 406)
         return PlainTextResponse("OK")
 
     def _socket_route(self, v1: bool):  # type: ignore[no-untyped-def]  # the framework reads the inner annotations

@@ -47,6 +47,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         auto_create=settings.auto_create,
         roles=settings.roles,
         limits=limits,
+        is_ready=lambda: chassis.health.is_ready,
     )
     metrics.sockets.read_by(lambda: len(rtc_api.sockets))
     chassis.health.tell("sockets", lambda: str(len(rtc_api.sockets)))

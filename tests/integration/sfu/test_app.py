@@ -209,6 +209,9 @@ async def test_a_drain_tells_how_it_goes_and_sends_who_is_left_to_another_node(
             ready = await http.get("/readyz?verbose")
             assert ready.status_code == 200
             assert "draining: 1 rooms, 1 participants, " in ready.text
+            (shown,) = (await http.get("/debug/rooms")).json()
+            assert [it["identity"] for it in shown["participants"]] == ["alice"]
+            assert (await http.get("/debug/other")).status_code == 404
             assert "roomwright_sfu_draining 1" in (await http.get("/metrics")).text
         ending = asyncio.create_task(running.__aexit__(None, None, None))
         leave = (await response(to, alice, "leave")).leave

@@ -32,9 +32,19 @@ def test_keys_come_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None
 def test_keys_come_from_a_file(tmp_path: Path) -> None:
     path = tmp_path / "keys"
     path.write_text(f"first: {LONG}\nsecond: {LONG}\n")
+    path.chmod(0o640)
     assert list(ChassisSettings(api_keys_file=path).api_keys) == ["first", "second"]
     with pytest.raises(ValidationError, match="FileNotFoundError"):
         ChassisSettings(api_keys_file=tmp_path / "none")
+
+
+def test_a_keys_file_open_to_everybody_is_refused_with_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "keys"
+    path.write_text(f"first: {LONG}\n")
+    path.chmod(0o644)
+    with pytest.raises(ValidationError, match="chmod o=") as refused:
+        ChassisSettings(api_keys_file=path)
+    assert LONG not in str(refused.value)
 
 
 def test_secrets_come_from_files_and_stay_out_of_errors(tmp_path: Path) -> None:

@@ -1,11 +1,13 @@
 """Every API method and the grant it needs."""
 
+from dataclasses import replace
+
 import pytest
 from google.protobuf.message import Message
 from livekit.protocol import room
 
 from chassis.errors import InvalidArgument, NotAllowed
-from chassis.roles import BUILT_IN
+from chassis.roles import BUILT_IN, ROLE_ATTRIBUTE
 from chassis.tokens import Grants, VideoGrant
 from signaling.core.grants import METHODS, ROOM_SERVICE, Owner, check
 
@@ -55,6 +57,24 @@ def test_an_administrator_of_another_room_is_refused() -> None:
     elsewhere = Grants(identity="a", video=VideoGrant(room_admin=True, room="cellar"))
     with pytest.raises(NotAllowed):
         check(ROWS["GetParticipant"], elsewhere, made("GetParticipant"), BUILT_IN)
+
+
+def test_a_moderators_token_is_enough_for_its_own_room_and_its_room_is_to_say_whether_still() -> (
+    None
+):
+    video = VideoGrant(room_join=True, room="hall")
+    moderator = Grants(identity="m", attributes={ROLE_ATTRIBUTE: "moderator"}, video=video)
+    mute = room.MuteRoomTrackRequest(room="hall")
+    assert check(ROWS["MutePublishedTrack"], moderator, mute, BUILT_IN) == "m"
+    admin = replace(moderator, video=ADMIN)
+    assert check(ROWS["MutePublishedTrack"], admin, mute, BUILT_IN) == ""
+    for row, request in (
+        ("MutePublishedTrack", room.MuteRoomTrackRequest(room="cellar")),
+        ("DeleteRoom", room.DeleteRoomRequest(room="hall")),
+        ("ListRooms", room.ListRoomsRequest()),
+    ):
+        with pytest.raises(NotAllowed):
+            check(ROWS[row], moderator, request, BUILT_IN)
 
 
 @pytest.mark.parametrize("name", ["", "x" * 257])

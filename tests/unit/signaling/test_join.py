@@ -3,11 +3,12 @@
 import base64
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 from livekit.protocol import models, rtc
 
-from chassis.roles import BUILT_IN
+from chassis.roles import BUILT_IN, ROLE_ATTRIBUTE
 from chassis.tokens import Grants, VideoGrant
 from signaling.core.join import (
     MAX_JOIN_REQUEST_BYTES,
@@ -122,6 +123,29 @@ def test_refusals(
     query: dict[str, str], given: Grants | None, v1: bool, status: int, text: str
 ) -> None:
     assert refusal(query, given, v1=v1) == (status, text)
+
+
+def test_a_second_connection_publishes_alone_under_its_own_identity() -> None:
+    joined = join({"publish": "x"})
+    assert joined.identity == "alice#x"
+    assert joined.grants.video.may_publish
+    assert not joined.grants.video.may_subscribe
+
+
+def test_a_role_in_the_token_says_what_its_bearer_may() -> None:
+    given = replace(grants(can_publish=True), attributes={ROLE_ATTRIBUTE: "viewer"})
+    assert not join({}, given).grants.video.may_publish
+    unknown = replace(given, attributes={ROLE_ATTRIBUTE: "boss"})
+    text = "there is no role 'boss': the roles are moderator, speaker, viewer"
+    assert refusal({}, unknown) == (400, text)
+
+
+def test_a_role_in_the_request_is_no_role() -> None:
+    attributes = json.dumps({ROLE_ATTRIBUTE: "moderator", "a": "b"}).encode()
+    query = {"attributes": base64.urlsafe_b64encode(attributes).decode()}
+    joined = join(query, grants(can_update_own_metadata=True))
+    assert dict(joined.request.participant_attributes) == {"a": "b"}
+    assert not dict(joined.grants.attributes)
 
 
 def test_attributes_in_the_request_need_a_permission() -> None:

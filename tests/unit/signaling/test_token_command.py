@@ -17,6 +17,7 @@ SECRET = "s" * 40
 def keys_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "keys.yaml"
     path.write_text(f"APIfirst: {SECRET}\nAPIsecond: {'t' * 40}\n")
+    path.chmod(0o600)
     monkeypatch.setenv("SIGNALING_API_KEYS_FILE", str(path))
     return path
 

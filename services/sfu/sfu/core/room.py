@@ -142,6 +142,34 @@ class Room:
         """Members of every kind, for the node's load."""
         return len(self.members)
 
+    def described(self) -> dict[str, object]:
+        """What an operator may see of the room: no metadata, no attributes."""
+        return {
+            "is_started": self.is_started,
+            "is_frozen": self._is_frozen,
+            "participants": [
+                {
+                    "sid": member.sid,
+                    "identity": member.identity,
+                    "state": lk.ParticipantInfo.State.Name(member.info.state),
+                    "node": member.node_id,
+                    "version": member.info.version,
+                    "protocol": member.protocol_version,
+                    "is_hidden": member.is_hidden,
+                    "tracks": [
+                        {
+                            "sid": track.sid,
+                            "source": lk.TrackSource.Name(track.source),
+                            "codec": track.mime_type,
+                            "is_muted": track.muted,
+                        }
+                        for track in member.tracks.values()
+                    ],
+                }
+                for member in self.members.values()
+            ],
+        }
+
     def next_timeout(self) -> float | None:
         """When `Ticked` is due, on the clock of `now`."""
         if self._is_closed:

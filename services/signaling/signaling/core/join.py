@@ -71,6 +71,8 @@ def parse_join(
     request = decode_join_request(wrapped) if wrapped else _request_from_query(query)
     request.participant_attributes.pop(ROLE_ATTRIBUTE, None)  # nobody gives itself a role
     identity = _identity(grants, query)
+    if query.get("publish"):  # a second connection, which only publishes
+        grants = replace(grants, video=replace(grants.video, can_subscribe=False))
     room_name = grants.video.room
     if not room_name:
         raise JoinRefused(400, "no room name")
