@@ -170,7 +170,7 @@ async def test_a_replayed_sdk_joins_publishes_pings_and_leaves(
         assert join.participant.identity == sdk.name
         assert (join.ping_interval, join.ping_timeout) == (5, 15)
         assert join.server_info.version.count(".") == 2
-        assert [codec.mime for codec in join.enabled_publish_codecs][0] == "video/VP8"
+        assert next(codec.mime for codec in join.enabled_publish_codecs) == "video/VP8"
         assert dict(join.participant.attributes) == (
             {"team": "blue"} if "attributes" in sdk.details else {}
         )
