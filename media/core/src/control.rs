@@ -177,6 +177,7 @@ impl Shard {
         let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) else {
             return;
         };
+        sender.note_arrived(block.highest_sequence as u16);
         sender.counts.fraction_lost = f64::from(block.fraction_lost) / 256.0;
         let rtt = sender.round_trip(block, now);
         if rtt.is_some() {

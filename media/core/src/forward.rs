@@ -269,6 +269,56 @@ impl Forwarder {
         self.wish = wish;
     }
 
+    /// Whether an encoding flows.
+    pub fn is_flowing(&self) -> bool {
+        self.current.is_some()
+    }
+
+    /// The descriptor that the flowing VP8 stream began with.
+    pub fn vp8_shape(&self) -> Option<Vp8Descriptor> {
+        self.vp8.shape
+    }
+
+    /// Numbers a packet made here, after everything sent so far: nothing may flow. `step`: it begins a frame, a whole
+    /// number of so many timestamp units after the one before. None when nothing was sent before.
+    pub fn inject(
+        &mut self,
+        packet: &PublishedPacket,
+        step: Option<u32>,
+        wall_ns: u64,
+        marker: bool,
+    ) -> Option<Rewrite> {
+        debug_assert!(self.current.is_none(), "injected into a flowing stream");
+        self.current = None;
+        let (newest, at) = self.newest?;
+        let mut timestamp = newest;
+        if let Some(step) = step {
+            let by_clock = ClockPoint {
+                wall_ns: at,
+                rtp: newest,
+                reported: false,
+            }
+            .rtp_at(wall_ns, self.clock_rate);
+            let elapsed = (by_clock.wrapping_sub(newest) as i32).max(0) as u32;
+            let steps = ((elapsed + step / 2) / step.max(1)).max(1);
+            timestamp = newest.wrapping_add(steps.wrapping_mul(step));
+            self.newest = Some((timestamp, wall_ns));
+        }
+        let sequence = self.sequences.next_out;
+        self.sequences.next_out = sequence.wrapping_add(1);
+        Some(Rewrite {
+            sequence,
+            timestamp,
+            marker,
+            unwrapped: packet.kind == CodecKind::Red,
+            body: match &packet.vp8 {
+                Some(vp8) => self.vp8.next(vp8),
+                None => Body::Whole,
+            },
+            frame_offset: 0,
+        })
+    }
+
     /// Chooses what to go for among what arrives. `muted`: the track is silent for everybody.
     pub fn retarget(&mut self, encodings: &[EncodingView], muted: bool, now: Instant) {
         let target = if self.wish.paused || muted {
@@ -440,7 +490,12 @@ impl Forwarder {
             return Err(Withheld::Waiting);
         }
         let origin = (index, packet.generation);
-        if self.clock_of != Some(origin) {
+        // What was made here in a pause may be ahead of the encoding's own clock.
+        let is_behind = self.newest.is_some_and(|(newest, _)| {
+            let timestamp = packet.timestamp.wrapping_add(self.timestamp_offset);
+            timestamp.wrapping_sub(newest) as i32 <= 0
+        });
+        if self.clock_of != Some(origin) || is_behind {
             self.timestamp_offset = self.align(packet, index, encodings, wall_ns);
             self.clock_of = Some(origin);
             // Receivers take a keyframe with an older frame number for a late one.
@@ -852,6 +907,8 @@ struct Vp8Munger {
     key_offset: u8,
     /// Skipped picture ids as received, extended, ascending.
     skipped: VecDeque<u64>,
+    /// What the encoding began with.
+    shape: Option<Vp8Descriptor>,
 }
 
 impl Vp8Munger {
@@ -863,6 +920,7 @@ impl Vp8Munger {
         let first = Self::START + u64::from(vp8.picture_id.map_or(0, |id| id.value));
         self.newest_in = first.wrapping_sub(1);
         self.skipped.clear();
+        self.shape = Some(*vp8);
         let Some((id, tl0, key)) = self.newest else {
             return;
         };
@@ -902,6 +960,25 @@ impl Vp8Munger {
             self.skipped.pop_front();
         }
         self.skipped.push_back(id);
+    }
+
+    /// Numbers of a keyframe that follows everything sent.
+    fn next(&mut self, vp8: &Vp8Descriptor) -> Body {
+        let (Some(width), Some((id, tl0, key))) = (vp8.picture_id, self.newest) else {
+            return Body::Whole;
+        };
+        let (id, tl0, key_index) = (
+            id.wrapping_add(1),
+            tl0.wrapping_add(1),
+            key.wrapping_add(1) & 0x1f,
+        );
+        self.newest = Some((id, tl0, key_index));
+        let mask = if width.long { 0x7fff } else { 0x7f };
+        Body::Vp8 {
+            picture_id: (id & mask) as u16,
+            tl0,
+            key_index,
+        }
     }
 
     fn rewrite(&mut self, vp8: &Vp8Descriptor) -> Body {

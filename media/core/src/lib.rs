@@ -13,6 +13,7 @@ mod control;
 pub mod event;
 pub mod forward;
 pub mod ids;
+mod inject;
 mod layers;
 pub mod levels;
 pub mod nack;

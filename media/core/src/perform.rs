@@ -11,6 +11,7 @@ use crate::command::{
 use crate::event::Event;
 use crate::forward::{Forwarder, ForwarderState, Wish};
 use crate::ids::{PcId, SenderId, TrackId};
+use crate::inject::{CLOSE, MUTE};
 use crate::packet::extensions::ExtensionIds;
 use crate::peer::Peer;
 use crate::receive::{Origin, RtpReceiver};
@@ -104,7 +105,7 @@ impl Shard {
                 )
             }
             Command::RemoveSender { sender } => {
-                ("remove_sender", sender.0, self.remove_sender(sender))
+                ("remove_sender", sender.0, self.remove_sender(now, sender))
             }
             Command::OpenDataChannel {
                 pc,
@@ -306,14 +307,7 @@ impl Shard {
             None => return Err(UNKNOWN_PC.to_owned()),
         };
         for sender in senders {
-            if let Some(id) = self
-                .senders
-                .get(sender)
-                .and_then(Option::as_ref)
-                .map(|sender| sender.id)
-            {
-                self.remove_sender(id)?;
-            }
+            self.drop_sender(sender);
         }
         for track in tracks {
             if let Some(id) = self
@@ -459,9 +453,10 @@ impl Shard {
         for (at, sender) in self.senders.iter_mut().enumerate() {
             if let Some(sender) = sender
                 .as_mut()
-                .filter(|s| s.track.is_none() && s.config.track == track.id)
+                .filter(|s| s.track.is_none() && !s.is_ending && s.config.track == track.id)
             {
                 sender.bind(slot, track);
+                track.has_variants |= sender.wants_variants();
                 track.senders.push(at);
             }
         }
@@ -531,7 +526,20 @@ impl Shard {
             .get_mut(slot)
             .and_then(Option::as_mut)
             .ok_or(UNKNOWN_TRACK)?;
+        let is_change = receiver.is_muted != muted;
         receiver.is_muted = muted;
+        let senders = if is_change {
+            receiver.senders.clone()
+        } else {
+            Vec::new()
+        };
+        for at in senders {
+            if muted {
+                self.begin_injection(now, at, MUTE);
+            } else if let Some(sender) = self.senders.get_mut(at).and_then(Option::as_mut) {
+                sender.injection = None;
+            }
+        }
         self.retarget_senders(slot, now);
         Ok(())
     }
@@ -561,6 +569,14 @@ impl Shard {
         // What waits was numbered already: it must go out, or the numbers break.
         for pc in self.sender_pcs(slot) {
             self.flush_one(Some(pc), now);
+        }
+        let senders = self
+            .tracks
+            .get(slot)
+            .and_then(Option::as_ref)
+            .map(|receiver| receiver.senders.clone());
+        for at in senders.unwrap_or_default() {
+            self.begin_injection(now, at, CLOSE);
         }
         if let Some(receiver) = self.tracks.get_mut(slot).and_then(Option::take) {
             if let Origin::Received(peer) = receiver.origin
@@ -617,6 +633,17 @@ impl Shard {
         let peer = self.peer_slot(pc)?;
         if self.sender_slots.contains_key(&sender) {
             return Err("this sender exists".to_owned());
+        }
+        // One that is on its way out makes room at once.
+        if let Some(at) = self.sender_by_ssrc(peer, config.ssrc)
+            && self
+                .senders
+                .get(at)
+                .and_then(Option::as_ref)
+                .is_some_and(|sender| sender.is_ending)
+        {
+            self.flush_one(Some(peer), now);
+            self.drop_sender(at);
         }
         if self.sender_by_ssrc(peer, config.ssrc).is_some() {
             return Err("this SSRC is in use on the peer connection".to_owned());
@@ -675,6 +702,7 @@ impl Shard {
         if let Some(receiver) = track.and_then(|slot| self.tracks.get(slot)?.as_ref()) {
             fresh.bind(track.unwrap_or_default(), receiver);
         }
+        let wants_variants = fresh.wants_variants();
         let slot = insert(&mut self.senders, fresh);
         self.sender_slots.insert(sender, slot);
         if let Some(peer) = self.peers.get_mut(peer).and_then(Option::as_mut) {
@@ -683,6 +711,7 @@ impl Shard {
         if let Some(track) = track {
             if let Some(receiver) = self.tracks.get_mut(track).and_then(Option::as_mut) {
                 receiver.senders.push(slot);
+                receiver.has_variants |= wants_variants;
             }
             self.retarget_senders(track, now);
         }
@@ -711,29 +740,53 @@ impl Shard {
         Ok(())
     }
 
-    pub(crate) fn remove_sender(&mut self, sender: SenderId) -> Result<(), String> {
+    /// Frees the id at once; the sender goes on without it while it sends its last frames.
+    pub(crate) fn remove_sender(&mut self, now: Instant, sender: SenderId) -> Result<(), String> {
         let slot = self.sender_slot(sender)?;
-        if let Some(gone) = self.senders.get_mut(slot).and_then(Option::take) {
-            if let Some(peer) = self.peers.get_mut(gone.pc).and_then(Option::as_mut) {
-                peer.senders.retain(|at| *at != slot);
-                peer.outbox.forget(Some(slot));
-                peer.spent
-                    .insert(gone.config.ssrc, gone.forwarder.next_sequence());
-                peer.stood.insert(gone.config.ssrc, gone.forwarder.state());
-                if let Some(rtx_ssrc) = gone.config.rtx_ssrc {
-                    peer.spent.insert(rtx_ssrc, gone.rtx_sequence);
-                }
-            }
-            if let Some(track) = gone
+        self.sender_slots.remove(&sender);
+        if !self.begin_injection(now, slot, CLOSE) {
+            self.drop_sender(slot);
+            return Ok(());
+        }
+        if let Some(ending) = self.senders.get_mut(slot).and_then(Option::as_mut) {
+            ending.is_ending = true;
+            if let Some(track) = ending
                 .track
                 .and_then(|track| self.tracks.get_mut(track))
                 .and_then(Option::as_mut)
             {
                 track.senders.retain(|at| *at != slot);
             }
+            ending.unbind();
         }
-        self.sender_slots.remove(&sender);
         Ok(())
+    }
+
+    /// Forgets a sender, and remembers its numbers.
+    pub(crate) fn drop_sender(&mut self, slot: usize) {
+        let Some(gone) = self.senders.get_mut(slot).and_then(Option::take) else {
+            return;
+        };
+        if let Some(peer) = self.peers.get_mut(gone.pc).and_then(Option::as_mut) {
+            peer.senders.retain(|at| *at != slot);
+            peer.outbox.forget(Some(slot));
+            peer.spent
+                .insert(gone.config.ssrc, gone.forwarder.next_sequence());
+            peer.stood.insert(gone.config.ssrc, gone.forwarder.state());
+            if let Some(rtx_ssrc) = gone.config.rtx_ssrc {
+                peer.spent.insert(rtx_ssrc, gone.rtx_sequence);
+            }
+        }
+        if let Some(track) = gone
+            .track
+            .and_then(|track| self.tracks.get_mut(track))
+            .and_then(Option::as_mut)
+        {
+            track.senders.retain(|at| *at != slot);
+        }
+        if !gone.is_ending {
+            self.sender_slots.remove(&gone.id);
+        }
     }
 }
 

@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::codec::VideoCodec;
 use crate::codec::dependency::FrameDescription;
 use crate::codec::vp8::Vp8Descriptor;
 use crate::codec::vp9::Vp9Descriptor;
@@ -51,6 +52,18 @@ impl CodecKind {
             .find(|(name, _)| mime.eq_ignore_ascii_case(name))
             .map_or(Self::Other, |(_, kind)| *kind)
     }
+
+    /// The video format, if it is one.
+    pub fn video(self) -> Option<VideoCodec> {
+        match self {
+            Self::Vp8 => Some(VideoCodec::Vp8),
+            Self::Vp9 => Some(VideoCodec::Vp9),
+            Self::H264 => Some(VideoCodec::H264),
+            Self::H265 => Some(VideoCodec::H265),
+            Self::Av1 => Some(VideoCodec::Av1),
+            Self::Opus | Self::Red | Self::Other => None,
+        }
+    }
 }
 
 /// One packet of a track.
@@ -93,6 +106,9 @@ pub struct PublishedPacket {
 }
 
 impl PublishedPacket {
+    /// In place of a codec's index: RED made here of an Opus packet.
+    pub const MADE_RED: u8 = u8::MAX;
+
     /// An empty packet, to be filled.
     pub fn empty(now: Instant) -> Self {
         Self {

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::codec::dependency::DescriptorMemory;
-use crate::codec::{av1, h264, h265, vp8, vp9};
+use crate::codec::{av1, h264, h265, red, trailer, vp8, vp9};
 use crate::command::{ReceiverConfig, TrackKind};
 use crate::event::Event;
 use crate::forward::{ClockPoint, EncodingView};
@@ -16,7 +16,7 @@ use crate::levels::{LevelReport, LevelWindow};
 use crate::nack::NackGenerator;
 use crate::packet::rtcp::ReportBlock;
 use crate::packet::rtp::RtpHeader;
-use crate::published::{CodecKind, PublishedPacket};
+use crate::published::{CodecKind, PacketPool, PublishedPacket};
 use crate::router::Router;
 use crate::send::RtpSender;
 use crate::sequence::SequenceUnwrapper;
@@ -51,6 +51,12 @@ pub(crate) struct RtpReceiver {
     /// Slots of the senders that forward it.
     pub(crate) senders: Vec<usize>,
     pub(crate) is_muted: bool,
+    /// Index of the codec of the newest packet.
+    pub(crate) newest_codec: usize,
+    /// Some sender wants its packets without trailers, or as RED made here.
+    pub(crate) has_variants: bool,
+    /// The newest Opus packet, for RED made here.
+    pub(crate) before: Option<Arc<PublishedPacket>>,
     pub(crate) level: LevelWindow,
     pub(crate) level_report: Option<LevelReport>,
     pub(crate) counts: TrackCounts,
@@ -181,6 +187,15 @@ impl RtpStream {
         Some(sequence)
     }
 
+    /// Takes note of a lost packet whose content another one brought. False: it was here before.
+    pub(crate) fn accept_recovered(&mut self, sequence: u64) -> bool {
+        let is_new = self.seen.insert(sequence);
+        if is_new {
+            self.nack.on_rtx(sequence);
+        }
+        is_new
+    }
+
     pub(crate) fn newest(&self) -> Option<u64> {
         self.sequences.newest()
     }
@@ -246,6 +261,9 @@ impl RtpReceiver {
             views: Vec::new(),
             senders: Vec::new(),
             is_muted: false,
+            newest_codec: 0,
+            has_variants: false,
+            before: None,
             level: LevelWindow::default(),
             level_report: None,
             counts: TrackCounts::default(),
@@ -497,6 +515,7 @@ impl Shard {
 
         // rtx unwrap (RFC 4588 section 4), duplicates, nack
         let (codec, sequence);
+        let newest_before = stream.newest();
         if route.is_repair {
             stream.rtx_ssrc = Some(header.ssrc);
             let (original, rest) = payload.split_first_chunk::<2>().ok_or(Dropped::Padding)?;
@@ -547,6 +566,8 @@ impl Shard {
             peer.next_report = Some(now + REPORT_INTERVAL);
             peer.wake_at(now + REPORT_INTERVAL);
         }
+
+        track.newest_codec = codec;
 
         // encoding begins
         let is_new = track
@@ -601,6 +622,37 @@ impl Shard {
         }
         if !track.senders.is_empty() {
             let generation = stream.generation;
+            // red: what was lost before, this packet brings again
+            let mut recovered = Vec::new();
+            if kind == CodecKind::Red
+                && newest_before.is_some_and(|newest| sequence > newest + 1)
+                && let Some(stream) = track.encodings.get_mut(route.encoding)
+            {
+                recovered = recover(payload, sequence, header.timestamp);
+                recovered.retain(|lost| {
+                    newest_before.is_some_and(|newest| lost.0 > newest)
+                        && stream.accept_recovered(lost.0)
+                });
+            }
+            for (sequence, timestamp, payload) in recovered {
+                let published = self.pool.make(now, |fresh| {
+                    fresh.encoding = route.encoding as u8;
+                    fresh.generation = generation;
+                    fresh.codec = codec as u8;
+                    fresh.kind = kind;
+                    fresh.sequence = sequence;
+                    fresh.timestamp = timestamp;
+                    fresh.marker = false;
+                    fresh.arrival = now;
+                    fresh.extensions = header.extensions;
+                    fresh.descriptor.clear();
+                    fresh.frame = None;
+                    fresh.payload = payload;
+                    describe(fresh);
+                });
+                self.counters.recovered += 1;
+                self.publish(route.track, &published, wall_ns);
+            }
             let published = self.pool.make(now, |fresh| {
                 fresh.encoding = route.encoding as u8;
                 fresh.generation = generation;
@@ -637,6 +689,7 @@ impl Shard {
             dirty,
             counters,
             events,
+            pool,
             ..
         } = self;
         let Some(track) = tracks.get(slot).and_then(Option::as_ref) else {
@@ -646,6 +699,9 @@ impl Shard {
             counters.muted += 1;
             return;
         }
+        let mut variants = track
+            .has_variants
+            .then(|| Variants::new(packet, track.before.as_ref(), pool));
         for &at in &track.senders {
             let Some(sender) = senders.get_mut(at).and_then(Option::as_mut) else {
                 continue;
@@ -657,6 +713,10 @@ impl Shard {
                 counters.not_connected += 1;
                 continue;
             }
+            let packet = match &mut variants {
+                Some(variants) => variants.pick(sender, pool),
+                None => packet,
+            };
             if !sender.accepts(packet) {
                 counters.codec_not_accepted += 1;
                 continue;
@@ -682,6 +742,118 @@ impl Shard {
                 });
             }
         }
+        if variants.is_some()
+            && packet.kind == CodecKind::Opus
+            && let Some(track) = tracks.get_mut(slot).and_then(Option::as_mut)
+            && track.before.as_ref().is_none_or(|before| {
+                before.generation != packet.generation || before.sequence < packet.sequence
+            })
+        {
+            track.before = Some(Arc::clone(packet));
+        }
+    }
+}
+
+/// What a RED payload brings of the packets before it, oldest first: number, timestamp, and payload with one block.
+fn recover(payload: &[u8], sequence: u64, timestamp: u32) -> Vec<(u64, u32, Vec<u8>)> {
+    let mut blocks = Vec::new();
+    if red::for_each_block(payload, |block| blocks.push(block)).is_none() {
+        return Vec::new();
+    }
+    let primary = blocks.len() - 1;
+    let lost = blocks.iter().take(primary).enumerate();
+    lost.filter(|(_, block)| !block.data.is_empty())
+        .map(|(index, block)| {
+            let mut payload = Vec::new();
+            red::write(block.payload_type, block.data, None, 0, &mut payload);
+            (
+                sequence - (primary - index) as u64,
+                timestamp.wrapping_sub(u32::from(block.timestamp_offset)),
+                payload,
+            )
+        })
+        .collect()
+}
+
+/// One packet as different senders want it; what nobody wants is not made.
+struct Variants<'a> {
+    packet: &'a Arc<PublishedPacket>,
+    /// Without its trailer, if it has one.
+    stripped: Option<Arc<PublishedPacket>>,
+    /// The Opus packet before it.
+    before: Option<&'a Arc<PublishedPacket>>,
+    /// As RED, by the payload type of its blocks.
+    red: Vec<(u8, Arc<PublishedPacket>)>,
+}
+
+impl<'a> Variants<'a> {
+    /// Payload bytes of RED made here.
+    const RED_BYTES: usize = 1_100;
+
+    fn new(
+        packet: &'a Arc<PublishedPacket>,
+        before: Option<&'a Arc<PublishedPacket>>,
+        pool: &mut PacketPool,
+    ) -> Self {
+        let is_trailed = trailer::trailer_len(&packet.payload) != 0;
+        let stripped = is_trailed.then(|| {
+            pool.make(packet.arrival, |fresh| {
+                fresh.clone_from(packet);
+                trailer::strip(packet.kind.video(), &mut fresh.payload);
+            })
+        });
+        Self {
+            packet,
+            stripped,
+            before,
+            red: Vec::new(),
+        }
+    }
+
+    fn pick(&mut self, sender: &RtpSender, pool: &mut PacketPool) -> &Arc<PublishedPacket> {
+        if sender.config.strip_trailer
+            && let Some(stripped) = &self.stripped
+        {
+            return stripped;
+        }
+        let packet = self.packet;
+        let Some(payload_type) = sender
+            .red_blocks()
+            .filter(|_| packet.kind == CodecKind::Opus && !packet.payload.is_empty())
+        else {
+            return packet;
+        };
+        let made = self
+            .red
+            .iter()
+            .position(|(known, _)| *known == payload_type);
+        let at = made.unwrap_or_else(|| {
+            let before = self.before.filter(|before| {
+                before.sequence < packet.sequence
+                    && (before.encoding, before.generation) == (packet.encoding, packet.generation)
+            });
+            let before = before.map(|before| {
+                let offset = packet.timestamp.wrapping_sub(before.timestamp);
+                (offset, before.payload.as_slice())
+            });
+            let red = pool.make(packet.arrival, |fresh| {
+                fresh.clone_from(packet);
+                fresh.kind = CodecKind::Red;
+                fresh.codec = PublishedPacket::MADE_RED;
+                fresh.payload.clear();
+                let limit = Self::RED_BYTES;
+                red::write(
+                    payload_type,
+                    &packet.payload,
+                    before,
+                    limit,
+                    &mut fresh.payload,
+                );
+            });
+            self.red.push((payload_type, red));
+            self.red.len() - 1
+        });
+        &self.red[at].1
     }
 }
 

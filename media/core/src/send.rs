@@ -14,12 +14,14 @@ use crate::command::SenderConfig;
 use crate::congestion::twcc::TwccHistory;
 use crate::forward::{Body, EncodingView, Forwarder, Rewrite};
 use crate::ids::SenderId;
-use crate::packet::extensions::{ExtensionIds, ExtensionValues, ShortText};
+use crate::inject::Injection;
+use crate::packet::extensions::{ExtensionIds, ExtensionValues, PlayoutDelay, ShortText};
 use crate::packet::rtcp::{self, ReportBlock, SenderInfo};
 use crate::packet::rtp::{FIXED_HEADER_LEN, RtpHeader};
 use crate::published::{CodecKind, PublishedPacket};
 use crate::receive::RtpReceiver;
 use crate::rtx::RtxCache;
+use crate::sequence;
 use crate::shard::{SENDER_REPORT_INTERVAL, Transmit, ns_to_ntp};
 use crate::srtp::SrtpSender;
 use crate::stats::SenderStats;
@@ -43,9 +45,26 @@ pub(crate) struct RtpSender {
     /// Middle of the NTP time of the latest reports, and when they were sent.
     reports: VecDeque<(u32, Instant)>,
     next_report: Option<Instant>,
+    /// Frames made here that are on their way.
+    pub(crate) injection: Option<Injection>,
+    /// It has no id any more, and is gone with its last frame.
+    pub(crate) is_ending: bool,
+    /// Payload types of RED made here.
+    red: Option<OutgoingCodec>,
+    playout_delay: Option<PlayoutDelay>,
+    playout: Playout,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// Whether the far side knows its playout delay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Playout {
+    Untold,
+    /// In every packet from this number on.
+    Told(u16),
+    Known,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct OutgoingCodec {
     payload_type: u8,
     rtx_payload_type: Option<u8>,
@@ -73,6 +92,7 @@ pub(crate) struct SentPacket {
     /// A plain repeat must equal the first sending bit by bit: the same index under other bytes breaks the cipher.
     transport_cc: u16,
     abs_send_time: u32,
+    tells_playout: bool,
 }
 
 /// A packet on its way to the pacing point.
@@ -94,6 +114,7 @@ enum Form {
     Repeat {
         transport_cc: u16,
         abs_send_time: u32,
+        tells_playout: bool,
     },
 }
 
@@ -183,6 +204,14 @@ impl RtpSender {
             codecs: Vec::new(),
             opus: None,
             mid: ShortText::new(config.mid.as_bytes()),
+            injection: None,
+            is_ending: false,
+            red: None,
+            playout_delay: config.playout_delay.map(|(min, max)| PlayoutDelay {
+                min: min / PLAYOUT_UNIT_MS,
+                max: max / PLAYOUT_UNIT_MS,
+            }),
+            playout: Playout::Untold,
             config,
             forwarder,
             cache,
@@ -206,13 +235,23 @@ impl RtpSender {
                     nack: codec.nack,
                 })
         };
-        self.codecs = track
+        let codecs: Vec<_> = track
             .config
             .codecs
             .iter()
             .map(|codec| find(&codec.mime))
             .collect();
         self.opus = find("audio/opus");
+        // Nobody may make RED of what is encrypted.
+        let makes_red =
+            self.config.encode_red && self.config.sif_trailer.is_empty() && self.opus.is_some();
+        self.red = makes_red.then(|| find("audio/red")).flatten();
+        if self.codecs != codecs {
+            // What was sent is known by the old indices.
+            self.cache.clear();
+            self.codecs = codecs;
+        }
+        self.injection = None;
         let takes_red = find("audio/red").is_some();
         self.track = Some(slot);
         self.forwarder
@@ -221,8 +260,31 @@ impl RtpSender {
 
     pub(crate) fn unbind(&mut self) {
         self.track = None;
-        self.codecs.clear();
         self.forwarder.unbind();
+    }
+
+    /// Whether it wants packets other than as they came.
+    pub(crate) fn wants_variants(&self) -> bool {
+        self.config.strip_trailer || self.red.is_some()
+    }
+
+    /// Payload type of the blocks of RED made here; None when it gets none.
+    pub(crate) fn red_blocks(&self) -> Option<u8> {
+        self.red.and(self.opus).map(|opus| opus.payload_type)
+    }
+
+    /// Whether the far side accepts Opus.
+    pub(crate) fn sends_opus(&self) -> bool {
+        self.opus.is_some()
+    }
+
+    /// The far side has packets up to this number.
+    pub(crate) fn note_arrived(&mut self, highest: u16) {
+        if let Playout::Told(since) = self.playout
+            && sequence::difference(highest, since) >= 0
+        {
+            self.playout = Playout::Known;
+        }
     }
 
     /// New SRTP keys: indices begin anew, and what went out under the old keys cannot be repeated.
@@ -231,6 +293,7 @@ impl RtpSender {
         self.rtx_sequence &= 0xffff;
         self.cache.clear();
         self.reports.clear();
+        self.playout = Playout::Untold;
     }
 
     /// Whether this packet can go out at all: its codec is accepted, or RED's primary block is.
@@ -239,12 +302,12 @@ impl RtpSender {
     }
 
     fn codec(&self, packet: &PublishedPacket, may_unwrap: bool) -> Option<OutgoingCodec> {
-        let own = self
-            .codecs
-            .get(usize::from(packet.codec))
-            .copied()
-            .flatten();
+        let own = self.codec_at(packet.codec);
         own.or(if may_unwrap { self.opus } else { None })
+    }
+
+    fn codec_at(&self, index: u8) -> Option<OutgoingCodec> {
+        codec_at(&self.codecs, self.red, index)
     }
 
     /// Queues a numbered packet.
@@ -277,10 +340,7 @@ impl RtpSender {
         let codec = if sent.rewrite.unwrapped {
             self.opus
         } else {
-            self.codecs
-                .get(usize::from(sent.packet.codec))
-                .copied()
-                .flatten()
+            codec_at(&self.codecs, self.red, sent.packet.codec)
         };
         let Some(codec) = codec else { return false };
         let form = match (self.config.rtx_ssrc, codec.rtx_payload_type) {
@@ -293,6 +353,7 @@ impl RtpSender {
             _ => Form::Repeat {
                 transport_cc: sent.transport_cc,
                 abs_send_time: sent.abs_send_time,
+                tells_playout: sent.tells_playout,
             },
         };
         outbox.queue.push_back(Outgoing {
@@ -363,8 +424,10 @@ impl RtpSender {
         packet: &PublishedPacket,
         transport_cc: u16,
         abs_send_time: u32,
+        playout_delay: Option<PlayoutDelay>,
     ) -> ExtensionValues {
         ExtensionValues {
+            playout_delay,
             mid: self.mid,
             rid: None,
             repaired_rid: None,
@@ -379,8 +442,22 @@ impl RtpSender {
         self.config.extensions.dependency_descriptor != 0 && !packet.descriptor.is_empty()
     }
 
+    /// The configured playout delay until the far side knows it; without one, the publisher's.
+    fn playout_delay(&self, outgoing: &Outgoing) -> Option<PlayoutDelay> {
+        let Some(configured) = self.playout_delay else {
+            return outgoing.packet.extensions.playout_delay;
+        };
+        let is_told = match outgoing.form {
+            Form::Repeat { tells_playout, .. } => tells_playout,
+            Form::Media | Form::Rtx { .. } => self.playout != Playout::Known,
+        };
+        is_told.then_some(configured)
+    }
+
     /// Bytes of the extension block of a packet; the same that writing it gives.
-    fn extension_len(&self, packet: &PublishedPacket) -> usize {
+    fn extension_len(&self, outgoing: &Outgoing) -> usize {
+        let packet = &*outgoing.packet;
+        let playout_delay = self.playout_delay(outgoing);
         let ids = &self.config.extensions;
         let values = &packet.extensions;
         let descriptor = if self.is_video_descriptor_wanted(packet) {
@@ -399,7 +476,7 @@ impl RtpSender {
             ),
             (
                 ids.playout_delay,
-                if values.playout_delay.is_some() { 3 } else { 0 },
+                if playout_delay.is_some() { 3 } else { 0 },
             ),
             (
                 ids.abs_capture_time,
@@ -428,6 +505,21 @@ impl RtpSender {
     }
 }
 
+/// Payload types of a packet's codec.
+fn codec_at(
+    codecs: &[Option<OutgoingCodec>],
+    red: Option<OutgoingCodec>,
+    index: u8,
+) -> Option<OutgoingCodec> {
+    match codecs.get(usize::from(index)) {
+        Some(codec) => *codec,
+        None if index == PublishedPacket::MADE_RED => red,
+        None => None,
+    }
+}
+
+/// Unit of the playout-delay extension.
+const PLAYOUT_UNIT_MS: u16 = 10;
 /// Sender reports whose echo gives a round trip.
 const REPORTS_REMEMBERED: usize = 8;
 /// Round-trip time assumed before the first report.
@@ -535,8 +627,11 @@ impl Outbox {
             } else {
                 0
             };
-            let length =
-                FIXED_HEADER_LEN + sender.extension_len(packet) + original_number + body + overhead;
+            let length = FIXED_HEADER_LEN
+                + sender.extension_len(outgoing)
+                + original_number
+                + body
+                + overhead;
             let length = length.min(usize::from(u16::MAX)) as u16;
             let member = 1_u64 << (outgoing.sender & 63);
             let run = place(&mut self.runs, length, member);
@@ -592,6 +687,7 @@ impl Outbox {
             Form::Repeat {
                 transport_cc,
                 abs_send_time,
+                ..
             } => (
                 sender.config.ssrc,
                 rewrite.sequence,
@@ -616,6 +712,7 @@ impl Outbox {
                 }
             }
         };
+        let playout_delay = sender.playout_delay(outgoing);
         let header = RtpHeader {
             marker: rewrite.marker,
             payload_type,
@@ -624,7 +721,7 @@ impl Outbox {
             ssrc,
             // Sets the padding bit.
             padding_len: usize::from(rewrite.body == Body::Padding),
-            extensions: sender.extensions(packet, transport_cc, abs_send_time),
+            extensions: sender.extensions(packet, transport_cc, abs_send_time, playout_delay),
             ..RtpHeader::default()
         };
         let start = out.len();
@@ -684,6 +781,13 @@ impl Outbox {
         }
         match outgoing.form {
             Form::Media => {
+                if sender.playout == Playout::Untold {
+                    sender.playout = if sender.playout_delay.is_some() {
+                        Playout::Told(index as u16)
+                    } else {
+                        Playout::Known
+                    };
+                }
                 sender.counts.packets += 1;
                 sender.counts.bytes += size as u64;
                 sender.counts.payload_bytes += (prefix_len + rest.len()) as u64;
@@ -693,6 +797,7 @@ impl Outbox {
                         rewrite,
                         transport_cc,
                         abs_send_time,
+                        tells_playout: sender.playout_delay.is_some() && playout_delay.is_some(),
                     };
                     sender.cache.insert(rewrite.sequence as u16, sent, now);
                 }
@@ -736,10 +841,7 @@ impl RtpSender {
         if outgoing.rewrite.unwrapped {
             return self.opus;
         }
-        self.codecs
-            .get(usize::from(outgoing.packet.codec))
-            .copied()
-            .flatten()
+        self.codec_at(outgoing.packet.codec)
     }
 
     fn payload_type(&self, outgoing: &Outgoing) -> Option<u8> {

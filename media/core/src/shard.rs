@@ -93,6 +93,8 @@ pub(crate) enum Timer {
     Peer(usize),
     /// Slot of a track that is made here.
     Source(usize),
+    /// Slot of a sender that gets frames made here.
+    Injection(usize),
 }
 
 /// A peer connection's timers are not served twice within this.
@@ -262,6 +264,7 @@ impl Shard {
                     self.peer_timeout(slot, now);
                 }
                 Timer::Source(slot) => self.make_frame(slot, at, now),
+                Timer::Injection(slot) => self.inject(slot, at, now),
             }
         }
         if now >= self.next_tick {
@@ -828,7 +831,7 @@ impl Shard {
         for track in self.tracks.iter_mut().flatten() {
             stats.tracks.push(track.stats(now));
         }
-        for sender in self.senders.iter().flatten() {
+        for sender in self.senders.iter().flatten().filter(|s| !s.is_ending) {
             stats.senders.push(sender.stats());
         }
         stats.counters = self.counters.rows();

@@ -147,6 +147,7 @@ impl Shard {
             .senders
             .iter()
             .filter_map(|&at| self.senders.get(at)?.as_ref())
+            .filter(|sender| !sender.is_ending)
             .map(|sender| SenderState {
                 sender: sender.id,
                 config: sender.config.clone(),

@@ -128,6 +128,10 @@ pub(crate) struct Counters {
     pub(crate) keys_unusable: u64,
     /// Packets of muted tracks.
     pub(crate) muted: u64,
+    /// Packets of silence and blank frames made here.
+    pub(crate) injected: u64,
+    /// Lost audio that a later packet's redundancy brought.
+    pub(crate) recovered: u64,
     /// Packets for subscribers without keys.
     pub(crate) not_connected: u64,
     /// Packets of codecs the subscriber did not accept.
@@ -189,6 +193,8 @@ impl Counters {
             ("rtcp_malformed", self.rtcp_malformed),
             ("keys_unusable", self.keys_unusable),
             ("muted", self.muted),
+            ("injected", self.injected),
+            ("recovered", self.recovered),
             ("not_connected", self.not_connected),
             ("codec_not_accepted", self.codec_not_accepted),
             ("layer_unwanted", self.layer_unwanted),

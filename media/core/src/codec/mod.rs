@@ -4,10 +4,12 @@
 //! answers none or false for what it does not understand.
 
 pub mod av1;
+pub mod blank;
 pub mod dependency;
 pub mod h264;
 pub mod h265;
 pub mod red;
+pub mod trailer;
 pub mod vp8;
 pub mod vp9;
 

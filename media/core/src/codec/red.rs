@@ -44,9 +44,77 @@ pub fn for_each_block<'a>(payload: &'a [u8], mut each: impl FnMut(RedBlock<'a>))
     Some(())
 }
 
+/// Appends a redundant payload of one format: the block before, if there is one that fits, then the primary.
+///
+/// `before` is how much earlier it belongs, in timestamp units, and its data. Left out when the packet would grow
+/// above `limit` bytes, or when it does not fit the header's fields (14 bits of offset, 10 of length).
+pub fn write(
+    payload_type: u8,
+    primary: &[u8],
+    before: Option<(u32, &[u8])>,
+    limit: usize,
+    out: &mut Vec<u8>,
+) {
+    let fits = |&(offset, data): &(u32, &[u8])| {
+        (1..1 << 14).contains(&offset)
+            && (1..1 << 10).contains(&data.len())
+            && 5 + data.len() + primary.len() <= limit
+    };
+    let before = before.filter(fits);
+    if let Some((offset, data)) = before {
+        let fields = offset << 10 | data.len() as u32;
+        let [_, high, middle, low] = fields.to_be_bytes();
+        out.extend_from_slice(&[0x80 | payload_type, high, middle, low]);
+    }
+    out.push(payload_type & 0x7f);
+    out.extend_from_slice(before.map_or(&[][..], |(_, data)| data));
+    out.extend_from_slice(primary);
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn written_blocks_are_read_back() {
+        let mut payload = Vec::new();
+        write(111, &[4, 5], Some((960, &[1, 2])), 1200, &mut payload);
+        let mut blocks = Vec::new();
+        for_each_block(&payload, |block| {
+            blocks.push((block.payload_type, block.timestamp_offset, block.data));
+        });
+        assert_eq!(blocks, [(111, 960, &[1, 2][..]), (111, 0, &[4, 5])]);
+    }
+
+    #[test]
+    fn block_that_does_not_fit_is_left_out() {
+        let long = [7; 1024];
+        let cases: [(u32, &[u8], usize); 5] = [
+            (0, &[1], 1200),
+            (16_384, &[1], 1200),
+            (960, &[], 1200),
+            (960, &long, 1200),
+            (960, &[1; 1000], 1006),
+        ];
+        for (offset, data, limit) in cases {
+            let mut payload = Vec::new();
+            write(111, &[4, 5], Some((offset, data)), limit, &mut payload);
+            assert_eq!(payload, [111, 4, 5], "{offset} {}", data.len());
+        }
+        let mut payload = Vec::new();
+        write(
+            111,
+            &[4, 5],
+            Some((16_383, &long[..1023])),
+            1200,
+            &mut payload,
+        );
+        let mut offsets = Vec::new();
+        for_each_block(&payload, |block| {
+            offsets.push((block.timestamp_offset, block.data.len()));
+        });
+        assert_eq!(offsets, [(16_383, 1023), (0, 2)]);
+    }
 
     #[test]
     fn blocks_are_told_oldest_first_and_the_primary_last() {

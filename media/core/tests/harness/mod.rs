@@ -36,6 +36,9 @@ pub const IDS: ExtensionIds = ExtensionIds {
     video_orientation: 0,
 };
 
+/// Bare clients read the playout delay under this id, although `IDS` does not offer it.
+pub const PLAYOUT_ID: u8 = 12;
+
 pub fn vp8() -> Codec {
     Codec {
         mime: "video/VP8".to_owned(),
@@ -615,7 +618,11 @@ impl Bare {
             }
             return;
         }
-        let mut header = RtpHeader::parse(data, &IDS).unwrap();
+        let ids = ExtensionIds {
+            playout_delay: PLAYOUT_ID,
+            ..IDS
+        };
+        let mut header = RtpHeader::parse(data, &ids).unwrap();
         let Ok((length, _)) = keys.open_rtp(data, header.header_len, header.ssrc, header.sequence)
         else {
             return;
