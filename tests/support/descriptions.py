@@ -27,9 +27,11 @@ def sample(name: str) -> str:
     return (DATA / f"{name}.sdp").read_bytes().decode()
 
 
-def config(client: ClientTraits | None = None, *, single: bool = False) -> NegotiationConfig:
+def config(
+    client: ClientTraits | None = None, *, single: bool = False, has_playout_delay: bool = False
+) -> NegotiationConfig:
     policy = CodecPolicy.of(DEFAULT_ENABLED)
-    return NegotiationConfig(77, policy, client or ClientTraits(), single)
+    return NegotiationConfig(77, policy, client or ClientTraits(), single, has_playout_delay)
 
 
 def mic(cid: str = MIC_CID, **options: bool) -> AnnouncedTrack:

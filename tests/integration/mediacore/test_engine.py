@@ -182,7 +182,7 @@ def test_muted_track_stops_at_the_server(side: Callable[..., Side]) -> None:
     until_received(subscriber, 20, 30)
     server.engine.set_track_muted(10, True)
     server.engine.stats()  # performed after it
-    threading.Event().wait(0.1)
+    threading.Event().wait(1.2)  # a second of blank frames
     before, arrived = received(subscriber, 20), received(server, 10)
     until_received(server, 10, arrived + 30)
     assert received(subscriber, 20) == before

@@ -6,6 +6,7 @@ import pytest
 
 from sfu.core.answering import PublisherNegotiation
 from sfu.core.codecs import ClientTraits
+from sfu.core.extensions import PLAYOUT_DELAY
 from sfu.core.media_commands import Encoding
 from sfu.core.negotiation import BadDescription
 from sfu.core.plans import (
@@ -366,6 +367,21 @@ def test_unused_sections_of_a_joining_client_are_inactive() -> None:
     video = {uri.rsplit(":", 1)[-1] for _, uri in media[3].extensions}
     assert {"mid", "rtp-stream-id", "repaired-rtp-stream-id"} <= video
     assert dict(result.mid_to_track_id) == {}
+
+
+@pytest.mark.parametrize("has_delay", [False, True])
+def test_playout_delay_is_taken_for_video_where_the_room_has_one(has_delay: bool) -> None:
+    machine = PublisherNegotiation(config(single=True, has_playout_delay=has_delay), LOCAL)
+    offer = sample("single_join_offer")
+    line = next(line for line in offer.splitlines() if line.endswith(PLAYOUT_DELAY))
+    answered = section(answer(machine, offer).sdp, "3")
+    assert (PLAYOUT_DELAY in dict(answered.extensions).values()) is has_delay
+    # libwebrtc offers again what was taken once.
+    offer = sample("single_subscribe_offer").replace("a=mid:3\r\n", f"a=mid:3\r\n{line}\r\n")
+    result = answer(machine, offer, down=[down_audio(), down_video()])
+    assert (PLAYOUT_DELAY in dict(section(result.sdp, "3").extensions).values()) is has_delay
+    plan = next(plan for plan in result.senders if plan.kind == "video")
+    assert bool(plan.extensions.playout_delay) is has_delay
 
 
 def test_subscriptions_are_put_on_free_sections_as_recorded() -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from mediacore import MediaSection, SessionDescription
 from sfu.core.codecs import ClientTraits
+from sfu.core.extensions import PLAYOUT_DELAY
 from sfu.core.negotiation import BadDescription
 from sfu.core.offering import ANSWER_TIMEOUT_S, SubscriberNegotiation
 from sfu.core.plans import (
@@ -114,6 +115,23 @@ def test_an_answer_gives_senders_with_the_clients_codecs() -> None:
     assert (video.ssrc, video.rtx_ssrc, video.codecs[0].rtx_payload_type) == (21, 22, 97)
     assert (video.extensions.abs_send_time, video.extensions.dependency_descriptor) == (3, 1)
     assert machine.next_timeout() is None
+
+
+@pytest.mark.parametrize("has_delay", [False, True])
+def test_playout_delay_is_offered_for_video_where_the_room_has_one(has_delay: bool) -> None:
+    machine = SubscriberNegotiation(
+        config(has_playout_delay=has_delay), LOCAL, first_offer_id=144, data_channels=True
+    )
+    machine.add(down_audio())
+    machine.add(down_video())
+    offer = offered(machine, 0.0)
+    audio, video = read(offer.sdp).sections[1:]
+    assert PLAYOUT_DELAY not in dict(audio.extensions).values()
+    assert (PLAYOUT_DELAY in dict(video.extensions).values()) is has_delay
+    applied = machine.apply_answer(client_answer(offer.sdp), 0.1, answer_id=144)
+    assert applied is not None
+    ids = {plan.kind: plan.extensions.playout_delay for plan in applied.senders_added}
+    assert ids == {"audio": 0, "video": 4 if has_delay else 0}
 
 
 def test_changes_during_an_offer_make_another_one_after_the_answer() -> None:
