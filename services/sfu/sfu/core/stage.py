@@ -18,7 +18,6 @@ from chassis.ids import PARTICIPANT
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu.core import requests, responses
-from sfu.core.connection_quality import Condition
 from sfu.core.data import (
     DATA_TRACK_LABEL,
     LOSSY_LABEL,
@@ -58,23 +57,8 @@ from sfu.core.effects import (
 from sfu.core.fallback import Choices, Fallbacks
 from sfu.core.grants import BadClaims, Grants
 from sfu.core.media_commands import SendData
-from sfu.core.media_events import (
-    AudioLevels,
-    Connected,
-    DataChannelClosed,
-    DataChannelOpened,
-    DataReceived,
-    Disconnected,
-    EncodingStarted,
-    EncodingStopped,
-    Failed,
-    LayerChanged,
-    MediaEvent,
-    Rejected,
-    SenderLoss,
-    SenderPaused,
-    TrackLoss,
-)
+from sfu.core.media_events import AudioLevels, DataReceived, MediaEvent
+from sfu.core.media_reports import tell_session
 from sfu.core.participant import Participant
 from sfu.core.peer_connection import is_udp
 from sfu.core.reports import Reports
@@ -435,80 +419,10 @@ class Stage:
         match event:
             case AudioLevels(levels):
                 self._reports.take_levels(levels, step)
-            case Rejected():
-                self._take_rejection(event, step)
-            case EncodingStarted() | EncodingStopped() | TrackLoss():
-                self._take_track_event(event, step)
-            case LayerChanged() | SenderPaused() | SenderLoss():
-                self._take_sender_event(event, step)
             case DataReceived():
                 self._route(event, step)
             case _:
-                self._take_transport_event(event, step)
-
-    def _take_transport_event(
-        self,
-        event: Connected | Disconnected | Failed | DataChannelOpened | DataChannelClosed,
-        step: Step,
-    ) -> None:
-        participant = self._sessions.owner(event.pc)
-        if participant is None:
-            return
-        match event:
-            case Connected(pc):
-                participant.media_connected(pc, step)
-            case Disconnected(pc):
-                participant.media_disconnected(pc, step)
-            case Failed(pc):
-                participant.media_failed(pc, step)
-            case DataChannelOpened(pc, label):
-                participant.channel_opened(pc, label, step)
-            case DataChannelClosed(pc, label):
-                participant.channel_closed(pc, label)
-            case _:
-                assert_never(event)
-
-    def _take_track_event(
-        self, event: EncodingStarted | EncodingStopped | TrackLoss, step: Step
-    ) -> None:
-        participant = self._sessions.owner(event.track)
-        if participant is None:
-            return
-        match event:
-            case EncodingStarted():
-                participant.publishing.encoding_started(
-                    event.track, event.spatial_layer, event.rid, event.ssrc, event.mime, step
-                )
-            case TrackLoss():
-                condition = Condition(event.fraction_lost, jitter=event.jitter)
-                participant.conditions[event.track] = condition
-            case EncodingStopped():
-                pass  # the engine chooses another layer by itself
-            case _:
-                assert_never(event)
-
-    def _take_sender_event(
-        self, event: LayerChanged | SenderPaused | SenderLoss, step: Step
-    ) -> None:
-        participant = self._sessions.owner(event.sender)
-        if participant is None:
-            return
-        match event:
-            case LayerChanged():
-                participant.subscribing.sender_flows(event.sender, event.spatial_layer, step)
-            case SenderPaused(sender, is_paused):
-                participant.subscribing.sender_paused(sender, is_paused=is_paused, step=step)
-            case SenderLoss():
-                condition = Condition(event.fraction_lost, round_trip=event.round_trip)
-                participant.conditions[event.sender] = condition
-            case _:
-                assert_never(event)
-
-    def _take_rejection(self, event: Rejected, step: Step) -> None:
-        """A bad remote description is the client's fault; other refusals leave state as it was."""
-        participant = self._sessions.owner(event.id)
-        if participant is not None and event.command == "set_remote":
-            participant.fail(step, f"set_remote was refused: {event.message}")
+                tell_session(self._sessions, event, step)
 
     # --------------------------------------------------------------------------------- data
 
