@@ -1,10 +1,12 @@
-"""The published Node SDK and the Python SDK in one room."""
+"""The published SDKs for Node, of clients and of servers, beside the Python SDK."""
+
+from typing import Any
 
 import pytest
 from livekit import rtc
 
-from tests.support.client_process import ClientProcess
-from tests.support.dev_server import DevServer
+from tests.support.client_process import ClientError, ClientProcess
+from tests.support.dev_server import KEY, SECRET, DevServer
 from tests.support.python_client import PythonClient, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(90)]
@@ -83,3 +85,42 @@ async def test_a_node_client_resumes_and_is_heard_on(server: DevServer, room: st
     assert "participant_disconnected node" not in native.events
     await node.leave()
     await native.leave()
+
+
+async def test_the_server_sdk_for_node_has_its_calls_answered(server: DevServer, room: str) -> None:
+    sdk = await ClientProcess.node_server_sdk(server.http_url, KEY, SECRET)
+    made = await sdk.ask("createRoom", given=[{"name": room, "emptyTimeout": 77, "metadata": "m"}])
+    assert isinstance(made, dict)
+    assert (made["name"], made["emptyTimeout"], made["metadata"]) == (room, 77, "m")
+    alice = await PythonClient.join(server, room, "alice")
+    tone = await alice.publish_tone()
+
+    async def ask(does: str, *given: object) -> Any:
+        return await sdk.ask(does, given=given)
+
+    assert [it["identity"] for it in await ask("listParticipants", room)] == ["alice"]
+    muted = await ask("mutePublishedTrack", room, "alice", tone.sid, True)
+    assert (muted["sid"], muted["muted"]) == (tone.sid, True)
+    changed = await ask("updateParticipant", room, "alice", {"attributes": {"hand": "raised"}})
+    assert changed["attributes"] == {"hand": "raised"}
+    await ask("sendData", room, "from the server", 0, {"topic": "news"})
+    await until(
+        lambda: any(it[1:3] == (b"from the server", "news") for it in alice.data),
+        "alice gets the data",
+    )
+    assert (await ask("updateRoomMetadata", room, "later"))["metadata"] == "later"
+    await until(lambda: "room_metadata later" in alice.events, "alice sees the metadata")
+    with pytest.raises(ClientError, match="404 not_found"):
+        await ask("getParticipant", room, "nobody")
+    await ask("removeParticipant", room, "alice")
+    gone = f"disconnected {rtc.DisconnectReason.PARTICIPANT_REMOVED}"
+    await until(lambda: gone in alice.events, "alice is removed")
+
+    token = await ask("token", {"room": room, "identity": "bob"})
+    bob = rtc.Room()
+    await bob.connect(server.url, token)
+    await ask("deleteRoom", room)
+    assert await ask("listRooms", [room]) == []
+    await bob.disconnect()
+    await alice.leave()
+    await sdk.stop()

@@ -56,6 +56,21 @@ class ClientProcess:
         return await ClientProcess._join(command, server, room, identity, grants)
 
     @staticmethod
+    async def node_server_sdk(http_url: str, key: str, secret: str) -> "ClientProcess":
+        """The server SDK for Node; `ask(method, given=[...])` makes its calls."""
+        node = shutil.which("node")
+        assert node is not None, "Node.js is missing: install it from https://nodejs.org"
+        return await ClientProcess._start(
+            [node, str(CLIENTS / "server_api.mjs"), http_url, key, secret], "server"
+        )
+
+    @staticmethod
+    async def _start(command: Sequence[str], identity: str) -> "ClientProcess":
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
+        return ClientProcess(process, identity)
+
+    @staticmethod
     async def _join(
         command: Sequence[str],
         server: Server,
@@ -63,9 +78,7 @@ class ClientProcess:
         identity: str,
         grants: dict[str, object],
     ) -> "ClientProcess":
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*command, stdin=pipe, stdout=pipe)
-        client = ClientProcess(process, identity)
+        client = await ClientProcess._start(command, identity)
         try:
             await client.ask("join", url=server.url, token=server.token(room, identity, **grants))
         except BaseException:
