@@ -42,7 +42,7 @@ def test_a_join_is_admitted_as_joining_with_the_others_who_are_visible() -> None
     others = [lk.ParticipantInfo.FromString(p).identity for p in order.admit.others]
     assert others == ["a"]
     assert order.admit.sif_trailer == b"sif"
-    assert lk.Room.FromString(order.admit.room).num_participants == 3
+    assert lk.Room.FromString(order.admit.room).num_participants == 2
 
 
 def test_the_same_join_again_changes_nothing() -> None:
@@ -212,6 +212,88 @@ def test_a_hidden_participant_is_shown_to_itself_only() -> None:
     scene.fact("PA_ghost", left=room_pb2.Left())
     scene.settle()
     assert scene.shown() == []
+
+
+def test_a_hidden_participant_is_not_counted_until_it_is_visible() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.join("ghost", hidden=True)
+    scene.publish("PA_ghost", "TR_1")
+
+    def counted() -> tuple[int, int]:
+        answer = scene.call("ListRooms", api.ListRoomsRequest())
+        (room,) = api.ListRoomsResponse.FromString(answer.response).rooms
+        return room.num_participants, room.num_publishers
+
+    def hide(hidden: bool) -> None:
+        permission = lk.ParticipantPermission(can_publish=True, hidden=hidden)
+        scene.call(
+            "UpdateParticipant",
+            api.UpdateParticipantRequest(room="r", identity="ghost", permission=permission),
+        )
+
+    assert counted() == (1, 0)
+    hide(False)
+    assert counted() == (2, 1)
+    hide(True)
+    assert counted() == (1, 0)
+    scene.fact("PA_ghost", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    assert counted() == (1, 0)
+    scene.fact("PA_a", left=room_pb2.Left(reason=lk.CLIENT_INITIATED))
+    assert counted() == (0, 0)
+
+
+def test_a_recorder_shows_at_once_and_a_change_of_the_flag_too() -> None:
+    scene = Scene()
+    scene.join("a")
+    scene.settle()
+    scene.join("rec", recorder=True)
+    (shown,) = scene.orders("show_room")
+    room = lk.Room.FromString(shown.show_room.room)
+    assert room.active_recording
+    assert room.num_participants == 1
+    permission = lk.ParticipantPermission(can_subscribe=True)
+    scene.call(
+        "UpdateParticipant",
+        api.UpdateParticipantRequest(room="r", identity="rec", permission=permission),
+    )
+    (shown,) = scene.orders("show_room")
+    assert not lk.Room.FromString(shown.show_room.room).active_recording
+
+
+def test_one_window_brings_one_update_however_many_come_and_change() -> None:
+    scene = Scene()
+    for number in range(20):
+        scene.join(f"p{number}")
+        scene.fact(f"PA_p{number}", activated=room_pb2.Activated())
+        assert not scene.orders("show_participants")
+    scene.settle()
+    (order,) = scene.orders("show_participants")
+    infos = [lk.ParticipantInfo.FromString(p) for p in order.show_participants.participants]
+    assert len({info.sid for info in infos}) == len(infos) == 20
+    assert {info.state for info in infos} == {lk.ParticipantInfo.ACTIVE}
+
+
+def test_what_a_client_says_of_itself_is_mirrored_to_all() -> None:
+    scene = Scene()
+    request = room_pb2.JoinRequested(
+        identity="a",
+        kind=lk.ParticipantInfo.AGENT,
+        kind_details=[lk.ParticipantInfo.CLOUD_AGENT],
+        client_protocol=1,
+        capabilities=[lk.ClientInfo.CAP_PACKET_TRAILER],
+        protocol_version=17,
+    )
+    scene.fact("PA_a", join_requested=request)
+    info = scene.info("a")
+    assert (info.kind, list(info.kind_details)) == (
+        lk.ParticipantInfo.AGENT,
+        [lk.ParticipantInfo.CLOUD_AGENT],
+    )
+    assert (info.client_protocol, list(info.capabilities)) == (
+        1,
+        [lk.ClientInfo.CAP_PACKET_TRAILER],
+    )
 
 
 def test_counters_follow_within_five_seconds_and_recording_at_once() -> None:

@@ -99,7 +99,8 @@ class Room:
         self._lives_on = False
         self.members: dict[str, Member] = {}  # by sid
         self._sids: dict[str, str] = {}  # identity -> sid
-        self._participants = self._publishers = self._recorders = 0  # of the members
+        self._participants = self._recorders = 0  # of the members
+        self._visible = self._publishers = 0  # ... as far as others see them
         self.node_ids: dict[str, None] = {}  # nodes with a copy of the track directory, in order
         self._sequence = 0
         self._tombstones: deque[Tombstone] = deque()
@@ -409,7 +410,7 @@ class Room:
         member.tracks[track.sid] = track
         if not member.info.is_publisher:
             member.info.is_publisher = True
-            self._publishers += 1
+            self._publishers += not member.is_hidden
         self._show(member, at_once=True)
         self.order(self.node_ids, self._listing(member, track))
         if is_new:
@@ -434,7 +435,7 @@ class Room:
         member.data_tracks[track.sid] = track
         if not member.info.is_publisher:
             member.info.is_publisher = True
-            self._publishers += 1
+            self._publishers += not member.is_hidden
         self._show(member, at_once=True)
         self.order(self.node_ids, self._data_listing(member, track))
         self._count()
@@ -694,7 +695,7 @@ class Room:
             self.order(self.node_ids, room_pb2.Order(show_room=room_pb2.ShowRoom(room=room)))
 
     def _room_bytes(self) -> bytes:
-        self.info.num_participants = self._participants
+        self.info.num_participants = self._visible
         self.info.num_publishers = self._publishers
         self.info.active_recording = self._recorders > 0
         return self.info.SerializeToString()
@@ -702,7 +703,8 @@ class Room:
     def _tally(self, member: Member, step: int) -> None:
         self._participants += step * (not member.is_dependent)
         self._recorders += step * member.is_recorder
-        self._publishers += step * member.info.is_publisher
+        self._visible += step * (not member.is_dependent and not member.is_hidden)
+        self._publishers += step * (member.info.is_publisher and not member.is_hidden)
 
     def _forget_tombstones(self) -> None:
         limit = self._now - self.settings.tombstone_lifetime
