@@ -9,8 +9,10 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import aiohttp
 import pytest
 from livekit import rtc
+from livekit.protocol import rtc as signal
 
 from loadtest.own_server import KEY, SECRET
 from tests.support.cut_proxy import CutProxy, cut_proxy
@@ -205,6 +207,48 @@ async def test_simulated_server_leave_disconnects(
         await until(lambda: any(e.startswith("disconnected") for e in a.events), "disconnected")
         shutdown = rtc.DisconnectReason.SERVER_SHUTDOWN
         assert f"disconnected {shutdown}" in a.events
+
+
+# ------------------------------------------------------------------------------- on the wire
+
+
+async def read(socket: aiohttp.ClientWebSocketResponse, case: str) -> signal.SignalResponse:
+    """The next response of a case."""
+    while True:
+        response = signal.SignalResponse.FromString(await socket.receive_bytes(timeout=10))
+        if response.WhichOneof("message") == case:
+            return response
+
+
+async def test_pushed_token_joins_and_resumes(server: DevServer, room: str) -> None:
+    def url(token: str, extra: str = "") -> str:
+        return f"{server.http_url}/rtc?access_token={token}&protocol=17&sdk=js{extra}"
+
+    async with aiohttp.ClientSession() as http:
+        async with http.ws_connect(url(server.token(room, "a"))) as first:
+            joined = (await read(first, "join")).join
+            pushed = (await read(first, "refresh_token")).refresh_token
+            resume = f"&reconnect=1&sid={joined.participant.sid}"
+            async with http.ws_connect(url(pushed, resume)) as second:
+                message = signal.SignalResponse.FromString(await second.receive_bytes(timeout=10))
+                assert message.WhichOneof("message") == "reconnect"
+                again = (await read(second, "refresh_token")).refresh_token
+        async with http.ws_connect(url(again)) as third:
+            anew = (await read(third, "join")).join
+            assert anew.participant.identity == "a"
+            assert anew.participant.sid != joined.participant.sid
+
+
+async def test_resume_of_nobody_is_answered_with_a_leave_on_an_open_socket(
+    server: DevServer, room: str
+) -> None:
+    token = server.token(room, "a")
+    url = f"{server.http_url}/rtc?access_token={token}&protocol=17&reconnect=1&sid=PA_none"
+    async with aiohttp.ClientSession() as http, http.ws_connect(url) as socket:
+        leave = (await read(socket, "leave")).leave
+        assert leave.action == signal.LeaveRequest.Action.RECONNECT
+        assert (await socket.receive(timeout=5)).type == aiohttp.WSMsgType.CLOSE
+        assert socket.close_code == 1000
 
 
 # ---------------------------------------------------------------------- sockets and media, both
