@@ -1,5 +1,6 @@
 """Roles and rooms as the published Python SDKs, client and server, see them."""
 
+import asyncio
 from datetime import timedelta
 
 import pytest
@@ -114,3 +115,83 @@ async def test_a_client_cannot_change_its_role(server: DevServer, room: str) -> 
         assert dict(info.attributes) == {ROLE: "moderator", "mood": "good"}
     finally:
         await anna.leave()
+
+
+async def test_a_room_is_made_in_full_and_what_cannot_be_had_is_refused(
+    server: DevServer, room: str
+) -> None:
+    async with api.LiveKitAPI(server.http_url, KEY, SECRET) as lk:
+        made = await lk.room.create_room(
+            api.CreateRoomRequest(
+                name=room,
+                empty_timeout=40,
+                departure_timeout=7,
+                max_participants=9,
+                metadata="m",
+                min_playout_delay=50,
+                max_playout_delay=500,
+                sync_streams=True,
+                agents=[api.RoomAgentDispatch(agent_name="scribe", metadata="{}")],
+            )
+        )
+        assert (made.empty_timeout, made.departure_timeout) == (40, 7)
+        assert (made.max_participants, made.metadata) == (9, "m")
+        anna = await joined(server, room, "anna", "speaker")
+        changed = await lk.room.create_room(api.CreateRoomRequest(name=room, metadata="n"))
+        assert (changed.sid, changed.metadata, changed.max_participants) == (made.sid, "n", 9)
+        await until(lambda: anna.room.metadata == "n", "anna is told of the change")
+        await anna.leave()
+        egress = api.RoomEgress(tracks=api.AutoTrackEgress(filepath="x"))
+        for request, code in (
+            (api.CreateRoomRequest(name=f"{room}-2", egress=egress), "failed_precondition"),
+            (api.CreateRoomRequest(name=f"{room}-3", room_preset="none"), "invalid_argument"),
+            (api.CreateRoomRequest(name=""), "invalid_argument"),
+        ):
+            with pytest.raises(api.TwirpError) as refused:
+                await lk.room.create_room(request)
+            assert refused.value.code == code
+        names = {it.name for it in (await lk.room.list_rooms(api.ListRoomsRequest())).rooms}
+        assert room in names
+        assert not {f"{room}-2", f"{room}-3"} & names
+
+
+async def test_a_full_room_refuses_and_shows_nobody_a_ghost(server: DevServer, room: str) -> None:
+    async with api.LiveKitAPI(server.http_url, KEY, SECRET) as lk:
+        await lk.room.create_room(api.CreateRoomRequest(name=room, max_participants=1))
+    anna = await joined(server, room, "anna", "speaker")
+    try:
+        with pytest.raises(rtc.ConnectError, match=r"full|503"):
+            await joined(server, room, "ben", "speaker")
+        await asyncio.sleep(0.5)
+        assert not [event for event in anna.events if "ben" in event]
+    finally:
+        await anna.leave()
+
+
+async def test_who_is_hidden_is_seen_by_nobody_until_shown(server: DevServer, room: str) -> None:
+    anna = await PythonClient.join(server, room, "anna")
+    ghost = await PythonClient.join(server, room, "ghost", hidden=True)
+    try:
+        async with api.LiveKitAPI(server.http_url, KEY, SECRET) as lk:
+            await ghost.room.local_participant.publish_data(b"boo", topic="t")
+            await until(lambda: ("", b"boo", "t", True) in anna.data, "data comes from nobody")
+            (shown,) = (await lk.room.list_rooms(api.ListRoomsRequest(names=[room]))).rooms
+            assert shown.num_participants == 1
+            listed = await lk.room.list_participants(api.ListParticipantsRequest(room=room))
+            assert {it.identity for it in listed.participants} == {"anna", "ghost"}
+            assert not anna.room.remote_participants
+            for hidden, event in (
+                (False, "participant_connected ghost"),
+                (True, "participant_disconnected ghost"),
+            ):
+                await lk.room.update_participant(
+                    api.UpdateParticipantRequest(
+                        room=room,
+                        identity="ghost",
+                        permission=api.ParticipantPermission(can_subscribe=True, hidden=hidden),
+                    )
+                )
+                await until(lambda event=event: event in anna.events, event)
+    finally:
+        await anna.leave()
+        await ghost.leave()
