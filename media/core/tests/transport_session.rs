@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use mediacore_core::transport::{
-    DISCONNECTED_AFTER, DtlsIdentity, FAILED_AFTER, LOSSY_BUFFER, MAX_MESSAGE_SIZE, PeerTransport,
-    RELIABLE_BUFFER, SendError, Sent, TransportError, TransportOutput, TransportState,
-    candidate_lines,
+    DISCONNECTED_AFTER, DtlsIdentity, FAILED_AFTER, LOSSY_BUFFER, LOSSY_LATENCY, MAX_MESSAGE_SIZE,
+    PeerTransport, RELIABLE_BUFFER, SendError, Sent, TransportError, TransportOutput,
+    TransportState, candidate_lines,
 };
 
 mod transport_pair;
@@ -471,6 +471,32 @@ fn a_stalled_peer_costs_bounded_memory() {
     }
     assert!(transport.buffered("b") <= LOSSY_BUFFER);
     assert!(transport.counters().data_dropped >= 15);
+}
+
+#[test]
+fn a_lossy_channel_drops_what_would_come_late() {
+    let mut pair = Pair::usual();
+    let now = pair.now;
+    pair.server
+        .transport
+        .open_channel(now, "b", false, Some(0))
+        .unwrap();
+    pair.connect();
+    pair.run_until(5 * SECOND, |pair| {
+        pair.client.opened("b") == 1 && pair.server.opened("b") == 1
+    });
+    pair.filter = Box::new(|_| false);
+    let now = pair.now;
+    let transport = &mut pair.server.transport;
+    let mut send = |after: Duration, bytes: usize| {
+        transport
+            .send_data(now + after, "b", &vec![1; bytes], true)
+            .unwrap()
+    };
+    assert_eq!(send(Duration::ZERO, 10_000), Sent::Queued);
+    // Little waits: a far peer may not have acknowledged it yet.
+    assert_eq!(send(LOSSY_LATENCY * 2, 100), Sent::Queued);
+    assert_eq!(send(LOSSY_LATENCY * 2, 10_000), Sent::Dropped);
 }
 
 #[test]

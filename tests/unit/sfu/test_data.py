@@ -1,7 +1,7 @@
 """Data packets: stamped with the sender, never repeated, held for who is not open yet."""
 
 import pytest
-from livekit.protocol import models, rtc
+from livekit.protocol import metrics, models, rtc
 
 from sfu.core.data import (
     HELD_SECONDS,
@@ -14,7 +14,13 @@ from sfu.core.data import (
     address,
 )
 from sfu.core.media_commands import SendData
-from sfu.core.media_events import Connected, DataChannelOpened, DataReceived
+from sfu.core.media_events import (
+    SEND_BUFFER_FULL,
+    Connected,
+    DataChannelOpened,
+    DataReceived,
+    Rejected,
+)
 from tests.support.scripted_room import WALL_MS, Client, World
 
 ALICE = Sender("PA_a", "alice", is_hidden=False, is_agent=False)
@@ -213,3 +219,122 @@ def test_single_mode_data_goes_back_on_the_same_connection(world: World) -> None
     a.data(user_packet())
     assert world.told(SendData)[-1].pcs == (b.pcs["publisher"],)
     assert rtc.SignalTarget.PUBLISHER == 0
+
+
+# ------------------------------------------------------------------------------- slow readers
+
+
+def test_who_does_not_read_reliable_data_begins_anew_and_others_notice_nothing(
+    world: World,
+) -> None:
+    a, b, c = trio(world)
+    pc = b.primary
+    world.media(Rejected("send_data", pc, "data channel closed"))
+    assert b.closed is None
+    for _ in range(2):
+        world.media(Rejected("send_data", pc, SEND_BUFFER_FULL))
+    leave = b.last("leave")
+    assert isinstance(leave, rtc.LeaveRequest)
+    assert leave.action == rtc.LeaveRequest.RECONNECT
+    assert leave.reason == models.DisconnectReason.STATE_MISMATCH
+    assert world.dropped == ["slow_reader"]
+    assert not b.is_present
+    a.data(user_packet(sequence=1))
+    assert world.told(SendData)[-1].pcs == (c.primary,)
+
+
+# ------------------------------------------------------------------- late joiners, exactly once
+
+
+def sequences_to(world: World, pc: int) -> list[int]:
+    return [
+        models.DataPacket.FromString(command.payload).sequence
+        for command in world.told(SendData)
+        if pc in command.pcs
+    ]
+
+
+@pytest.mark.parametrize("single", [True, False])
+def test_a_joiner_gets_each_reliable_packet_once_and_in_order(world: World, single: bool) -> None:
+    a = world.join("a", connect=True)
+    a.data(user_packet(sequence=1))
+    b = world.join("b", single=single)
+    a.data(user_packet(sequence=2))
+    world.media(Connected(b.primary))
+    a.data(user_packet(sequence=3))
+    world.media(DataChannelOpened(b.primary, "_lossy", False, False))
+    a.data(user_packet(sequence=4))
+    a.data(user_packet(sequence=3))  # sent again by a's client, as after a resume
+    world.media(DataChannelOpened(b.primary, "_reliable", True, True))
+    a.data(user_packet(sequence=5))
+    world.media(Connected(b.primary))
+    a.data(user_packet(sequence=6))
+    assert sequences_to(world, b.primary) == [2, 3, 4, 5, 6]
+
+
+def test_a_resume_repeats_nothing_and_loses_nothing(world: World) -> None:
+    a, b, _ = trio(world)
+    for sequence in (1, 2):
+        a.data(user_packet(sequence=sequence))
+    world.drop(b)
+    a.data(user_packet(sequence=3))
+    b = world.resume(b)
+    a = world.resume(a)
+    for sequence in (3, 4):
+        a.data(user_packet(sequence=sequence))
+    assert sequences_to(world, b.primary) == [1, 2, 3, 4]
+
+
+# -------------------------------------------------------------------------------- each by kind
+
+
+def test_metrics_reach_only_who_may_see_them_and_get_something_of_the_sender(world: World) -> None:
+    grant: dict[str, object] = {"canSubscribeMetrics": True}
+    a = world.join("a", connect=True, grant=grant)
+    world.join("b", connect=True, grant=grant)  # subscribed to nothing of a
+    world.join("c", connect=True)
+    batch = metrics.MetricsBatch(timestamp_ms=5_000)
+    series = batch.time_series.add()
+    series.samples.add(timestamp_ms=4_000, value=1.0)
+    a.data(models.DataPacket(metrics=batch), label="_lossy")
+    (sent,) = world.told(SendData)
+    assert sent.pcs == (a.primary,)
+    passed = models.DataPacket.FromString(sent.payload).metrics
+    assert passed.normalized_timestamp.ToMilliseconds() == world.wall_ms
+    sample = passed.time_series[0].samples[0]
+    assert sample.normalized_timestamp.ToMilliseconds() == world.wall_ms - 1_000
+    assert sample.timestamp_ms == 4_000
+
+
+@pytest.mark.parametrize("millis", [-(2**63), -1, 0, 2**63 - 1])
+def test_times_of_any_clock_are_written_within_bounds(millis: int) -> None:
+    batch = metrics.MetricsBatch(timestamp_ms=-millis if millis > -(2**63) else millis)
+    batch.events.add(start_timestamp_ms=millis, end_timestamp_ms=millis)
+    assert admit(models.DataPacket(metrics=batch)) is not None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"sip_dtmf": models.SipDTMF(code=1)},
+        {"chat_message": models.ChatMessage(message="hi")},
+        {"stream_header": models.DataStream.Header(stream_id="s")},
+        {"stream_chunk": models.DataStream.Chunk(stream_id="s")},
+        {"stream_trailer": models.DataStream.Trailer(stream_id="s")},
+        {"rpc_request": models.RpcRequest(id="r")},
+        {"rpc_ack": models.RpcAck(request_id="r")},
+        {"rpc_response": models.RpcResponse(request_id="r")},
+        {"encrypted_packet": models.EncryptedPacket(encrypted_value=b"secret")},
+    ],
+)
+def test_other_kinds_are_forwarded_as_they_are(value: dict[str, object]) -> None:
+    (kind, sent), *_ = value.items()
+    packet = admit(models.DataPacket(**value))  # type: ignore[arg-type]
+    assert packet is not None
+    assert getattr(packet, kind) == sent
+    assert packet.participant_identity == "alice"
+
+
+def test_transcription_of_an_agent_is_forwarded() -> None:
+    agent = Sender("PA_g", "agent", is_hidden=False, is_agent=True)
+    assert admit(models.DataPacket(transcription=models.Transcription()), agent) is not None

@@ -2,6 +2,7 @@
 //! which stream, and how reliable. Sending is the SCTP layer's.
 
 use std::collections::VecDeque;
+use std::time::{Duration, Instant};
 
 use serde::{Deserialize, Serialize};
 
@@ -14,6 +15,9 @@ const MAX_LABEL: usize = 512;
 pub(super) const MAX_STREAMS: u16 = 1024;
 /// Channels of one peer connection; more are refused.
 pub(super) const MAX_CHANNELS: usize = 64;
+
+/// Messages written within this share a mark.
+const MARK_INTERVAL: Duration = Duration::from_millis(10);
 
 /// How hard a channel tries to deliver a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,9 +137,38 @@ pub(super) struct Channel {
     /// Messages from before the channel could send.
     pub(super) pending: VecDeque<(Vec<u8>, bool)>,
     pub(super) pending_bytes: usize,
+    /// Of a lossy channel: bytes written in all, and how many they were when; what is acknowledged is forgotten.
+    pub(super) written: u64,
+    pub(super) marks: VecDeque<(Instant, u64)>,
 }
 
 impl Channel {
+    /// Notes that `bytes` were written now. Marks are gathered, so that small messages cost no more than large ones.
+    pub(super) fn mark(&mut self, now: Instant, bytes: usize) {
+        self.written = self.written.saturating_add(bytes as u64);
+        match self.marks.back_mut() {
+            Some((at, written)) if now.saturating_duration_since(*at) < MARK_INTERVAL => {
+                *written = self.written;
+            }
+            _ => self.marks.push_back((now, self.written)),
+        }
+    }
+
+    /// How long the oldest byte waits that the peer has not acknowledged, with `buffered` bytes of them.
+    pub(super) fn waits(&mut self, now: Instant, buffered: usize) -> Duration {
+        let acknowledged = self.written.saturating_sub(buffered as u64);
+        while self
+            .marks
+            .front()
+            .is_some_and(|(_, written)| *written <= acknowledged)
+        {
+            self.marks.pop_front();
+        }
+        self.marks
+            .front()
+            .map_or(Duration::ZERO, |(at, _)| now.saturating_duration_since(*at))
+    }
+
     pub(super) fn new(state: ChannelState) -> Self {
         Self {
             state,
@@ -145,6 +178,8 @@ impl Channel {
             kept: false,
             pending: VecDeque::new(),
             pending_bytes: 0,
+            written: 0,
+            marks: VecDeque::new(),
         }
     }
 

@@ -35,6 +35,10 @@ pub const MAX_MESSAGE_SIZE: usize = 65_535;
 pub const RELIABLE_BUFFER: usize = 16 * 1024 * 1024;
 /// Bytes a lossy channel holds; beyond it messages are dropped.
 pub const LOSSY_BUFFER: usize = 256 * 1024;
+/// How old what waits on a lossy channel may be before new messages are dropped ...
+pub const LOSSY_LATENCY: Duration = Duration::from_millis(500);
+/// ... unless it is so little that a far peer's acknowledgements explain it.
+const LOSSY_ALWAYS: usize = 16 * 1024;
 /// Without authenticated traffic for this long: `Disconnected`.
 pub const DISCONNECTED_AFTER: Duration = Duration::from_secs(10);
 /// Without authenticated traffic for this long: `Failed`.
@@ -598,7 +602,11 @@ impl PeerTransport {
                 self.counters.data_refused += 1;
                 return Err(SendError::BufferFull);
             }
-        } else if buffered + payload.len() > LOSSY_BUFFER || !channel.open {
+        } else if buffered + payload.len() > LOSSY_BUFFER
+            || !channel.open
+            || (channel.waits(now, buffered) > LOSSY_LATENCY
+                && buffered + payload.len() > LOSSY_ALWAYS)
+        {
             self.counters.data_dropped += 1;
             return Ok(Sent::Dropped);
         }
@@ -610,6 +618,9 @@ impl PeerTransport {
         }
         if !write_message(&mut self.sctp, channel, payload, binary) {
             return Err(SendError::Closed);
+        }
+        if !channel.reliable() {
+            channel.mark(now, payload.len().max(1));
         }
         self.drive(now);
         Ok(Sent::Queued)

@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from typing import assert_never
 
 OWNER_SHIFT = 32
+SEND_BUFFER_FULL = "send buffer full"
+"""`Rejected.message` of a `send_data`: the far side reads so slowly that 16 MiB of reliable data wait."""
 
 
 @dataclass(frozen=True, slots=True)

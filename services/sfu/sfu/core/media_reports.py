@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import assert_never
 
 from sfu.core.connection_quality import Condition
-from sfu.core.effects import Step
+from sfu.core.effects import CountDropped, Step
 from sfu.core.media_events import (
+    SEND_BUFFER_FULL,
     Connected,
     DataChannelClosed,
     DataChannelOpened,
@@ -103,7 +104,13 @@ def _take_sender_event(sessions: Sessions, event: SenderEvent, step: Step) -> No
 
 
 def _take_rejection(sessions: Sessions, event: Rejected, step: Step) -> None:
-    """A bad remote description is the client's fault; other refusals leave state as it was."""
+    """Bad descriptions and data not read are the client's fault; others leave state as it was."""
     participant = sessions.owner(event.id)
-    if participant is not None and event.command == "set_remote":
+    if participant is None:
+        return
+    if event.command == "set_remote":
         participant.fail(step, f"set_remote was refused: {event.message}")
+    elif event.command == "send_data" and event.message == SEND_BUFFER_FULL:
+        # Reliable data cannot be left out: a client that reads nothing begins anew, without it.
+        step.emit(CountDropped("slow_reader"))
+        participant.fail(step, "it does not read its reliable data")
