@@ -9,7 +9,9 @@ import pytest
 from livekit import api, rtc
 from livekit.protocol import models
 from livekit.rtc.participant import PublishDataTrackError
+from playwright.async_api import Browser
 
+from tests.support.browser_client import BrowserClient
 from tests.support.dev_server import KEY, SECRET, DevServer
 from tests.support.python_client import PythonClient, until
 
@@ -242,3 +244,111 @@ async def test_what_the_server_sends_right_after_a_join_arrives(
         assert alice.data == []
     await alice.leave()
     await bob.leave()
+
+
+async def test_data_tracks_pass_between_a_browser_and_a_native_client(
+    server: DevServer, browser: Browser, room: str, single: bool
+) -> None:
+    alice = await BrowserClient.join(browser, server, room, "alice", single=single)
+    bob = PythonClient(rtc.Room(), "bob")
+    published: list[rtc.RemoteDataTrack] = []
+    on: Callable[..., object] = bob.room.on
+    on("data_track_published", published.append)
+    options = rtc.RoomOptions(single_peer_connection=single)
+    await bob.room.connect(server.url, server.token(room, "bob"), options)
+    await alice.call(
+        """async () => {
+            const {room} = window.rw;
+            window.frames_of_bob = [];
+            room.on(window.livekit.RoomEvent.DataTrackPublished, async track => {
+                for await (const frame of track.subscribe())
+                    window.frames_of_bob.push(new TextDecoder().decode(frame.payload));
+            });
+            const track = await room.localParticipant.publishDataTrack({name: 'pose'});
+            setInterval(() => track.tryPush({payload: new TextEncoder().encode('of alice')}).catch(() => {}), 50);
+        }"""
+    )
+    await until(lambda: len(published) == 1, "bob sees the data track")
+    frame = await asyncio.wait_for(published[0].subscribe().read(), 20)
+    assert frame is not None
+    assert frame.payload == b"of alice"
+
+    track = await bob.room.local_participant.publish_data_track(name="answer")
+    frames: list[str] = []
+    for _ in range(200):
+        track.try_push(rtc.DataTrackFrame(payload=b"of bob"))
+        await asyncio.sleep(0.05)
+        frames = await alice.call("() => window.frames_of_bob")
+        if frames:
+            break
+    assert set(frames) == {"of bob"}
+    await alice.leave()
+    await bob.leave()
+
+
+async def test_a_browser_and_a_native_client_call_each_other(
+    server: DevServer, browser: Browser, room: str, single: bool
+) -> None:
+    alice = await BrowserClient.join(browser, server, room, "alice", single=single)
+    bob = await PythonClient.join(server, room, "bob", single=single)
+
+    async def greet(call: rtc.RpcInvocationData) -> str:
+        return f"{call.caller_identity} said {call.payload}"
+
+    bob.room.local_participant.register_rpc_method("greet", greet)
+    call = """([identity, payload]) => window.rw.room.localParticipant.performRpc(
+        {destinationIdentity: identity, method: 'greet', payload})"""
+    await alice.call(
+        """() => window.rw.room.localParticipant.registerRpcMethod('greet',
+            async data => `${data.callerIdentity} asked ${data.payload.length}`)"""
+    )
+    assert await alice.call(call, ["bob", "hi"]) == "alice said hi"
+    me = bob.room.local_participant
+    asked = await me.perform_rpc(destination_identity="alice", method="greet", payload="x" * 9000)
+    assert asked == "bob asked 9000"
+    # Between clients of the second generation a payload has no limit: it travels as a stream.
+    large = await alice.call(call, ["bob", "y" * 50_000])
+    assert len(large) == 50_000 + len("alice said ")
+    status, body = await perform_rpc(server, room, "alice", "greet", "four")
+    assert status == 200
+    assert str(body["payload"]).endswith(" asked 4")
+    await alice.leave()
+    await bob.leave()
+
+
+async def test_only_an_agents_transcription_is_heard_and_in_the_users_name(
+    server: DevServer, room: str, single: bool
+) -> None:
+    alice, bob = await pair(server, room, single)
+    agent = await PythonClient.join(server, room, "agent", single=single, agent=True)
+    heard: list[tuple[str, str]] = []
+    tasks: list[asyncio.Task[None]] = []
+
+    def on_text(reader: rtc.TextStreamReader, identity: str) -> None:
+        async def read() -> None:
+            heard.append((identity, await reader.read_all()))
+
+        tasks.append(asyncio.create_task(read()))
+
+    bob.room.register_text_stream_handler("lk.transcription", on_text)
+    segments: list[str] = []
+    on: Callable[..., object] = bob.room.on
+    on("transcription_received", lambda got, *_: segments.extend(it.text for it in got))
+
+    for client in (alice, agent):
+        me = client.room.local_participant
+        writer = await me.stream_text(topic="lk.transcription", sender_identity="bob")
+        await writer.write(f"by {client.identity}")
+        await writer.aclose()
+        segment = rtc.TranscriptionSegment(
+            id="s", text=client.identity, start_time=0, end_time=1, language="en", final=True
+        )
+        await me.publish_transcription(
+            rtc.Transcription(participant_identity="alice", track_sid="TR_x", segments=[segment])
+        )
+    await until(lambda: len(heard) == 2, "bob reads both texts")
+    assert sorted(heard) == [("alice", "by alice"), ("bob", "by agent")]
+    await until(lambda: "agent" in segments, "bob has the agent's transcription")
+    assert "alice" not in segments
+    for client in (alice, bob, agent):
+        await client.leave()
