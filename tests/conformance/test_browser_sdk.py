@@ -169,6 +169,48 @@ async def test_mute_unpublish_and_data_cross_between_a_browser_and_a_native_clie
     await native.leave()
 
 
+async def test_a_muted_camera_and_microphone_end_in_a_second_of_black_and_silence(
+    server: DevServer, browser: Browser, room: str
+) -> None:
+    sender = await BrowserClient.join(browser, server, room, "sender")
+    page = await BrowserClient.join(browser, server, room, "page")
+    await sender.publish()
+
+    async def has_picture() -> bool:
+        video = await page.received("sender", "video")
+        return bool(video["frames"] >= 30 and video["width"] > 300)
+
+    await eventually(has_picture, "the page decodes 30 frames")
+    await sender.call("window.rw.room.localParticipant.setMicrophoneEnabled(false)")
+    await sender.call("window.rw.room.localParticipant.setCameraEnabled(false)")
+
+    async def is_black() -> bool:
+        return bool((await page.received("sender", "video"))["width"] == 8)
+
+    await eventually(is_black, "the last picture gives way to a small black one", 5)
+    await asyncio.sleep(1.5)
+    at_rest = [await page.received("sender", kind) for kind in ("audio", "video")]
+    await asyncio.sleep(1)
+    later = [await page.received("sender", kind) for kind in ("audio", "video")]
+    assert [it["packets"] for it in later] == [it["packets"] for it in at_rest]
+    assert later[0]["lost"] == 0, "numbers go on without holes"
+
+    await sender.call("window.rw.room.localParticipant.setMicrophoneEnabled(true)")
+    await sender.call("window.rw.room.localParticipant.setCameraEnabled(true)")
+
+    async def goes_on() -> bool:
+        audio, video = [await page.received("sender", kind) for kind in ("audio", "video")]
+        return bool(
+            video["frames"] > later[1]["frames"] + 10
+            and video["width"] > 300
+            and audio["packets"] > later[0]["packets"] + 50
+        )
+
+    await eventually(goes_on, "picture and sound go on")
+    await sender.leave()
+    await page.leave()
+
+
 async def test_the_page_of_make_run_shows_two_tabs_to_each_other(
     server: DevServer, browser: Browser, room: str
 ) -> None:
