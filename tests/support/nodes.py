@@ -21,14 +21,14 @@ from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
 from sfu.api import NodeService, SignalStreams
 from sfu.checkpoints import Checkpoints
-from sfu.clients import NodeDialer
+from sfu.clients import NodeDialer, PlacedHomes
 from sfu.core import room_events
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
 from sfu.ids import StageIds
 from sfu.metrics import SfuMetrics
 from sfu.node import Node
-from sfu.runner import NodeLimits, StageMachine, Surroundings
+from sfu.runner import Homes, NodeLimits, StageMachine, Surroundings
 from tests.support.stages import FakeStage
 
 AUTH = rpc.RpcAuth(None)
@@ -88,6 +88,7 @@ async def running_node(
     limits: NodeLimits | None = None,
     tracks: Callable[[], int] = lambda: 0,
     bucket: Kv | None = None,
+    homes: Homes | None = None,
 ) -> AsyncIterator[TestNode]:
     """A node that serves until the block ends; its leases last unless told that they may lapse."""
     witness, stages = Witness(), list[FakeStage]()
@@ -116,6 +117,7 @@ async def running_node(
             leases=witness,
             renewal=renewal,
             checkpoints=checkpoints,
+            homes=homes or PlacedHomes("", AUTH),
             dialer=NodeDialer(node_id, AUTH),
             make_stage=make_stage,
             room_settings=settings or room_events.RoomSettings(),

@@ -30,6 +30,7 @@ from sfu.core.media_events import (
     EncodingStarted,
     MediaEvent,
 )
+from sfu.core.moving import ArrivalAdmitted, ArrivalRefused, HandedOver, MovingEffect
 from sfu.core.participant import Participant
 from sfu.core.room import Room
 from sfu.core.room_events import (
@@ -167,6 +168,7 @@ class World:
         self.tokens: list[dict[str, object]] = []
         self.commands: list[commands.Command] = []
         self.facts: list[room_pb2.Fact] = []
+        self.moves: list[MovingEffect] = []
         self.dropped: list[str] = []
         self.clients: dict[stage.SocketRef, Client] = {}
         self._sockets = itertools.count(1)
@@ -294,7 +296,7 @@ class World:
         """An order as if the Room gave it."""
         self.feed(stage.OrderArrived(order))
 
-    def feed(self, event: stage.Event) -> None:
+    def feed(self, event: stage.Event) -> None:  # noqa: C901 - one match of all effects
         """Hand one event to the stage and perform all that follows."""
         self._run(deque([event]))
 
@@ -315,6 +317,10 @@ class World:
                         self.clients[socket].close_code = code
                     case stage.CountDropped(why):
                         self.dropped.append(why)
+                    case ArrivalAdmitted() | ArrivalRefused() | HandedOver():
+                        self.moves.append(effect)
+                    case stage.RateConnections():
+                        pass
                     case stage.TellRoom(fact):
                         self.facts.append(fact)
                         arrived = FactArrived(NODE, fact)

@@ -18,7 +18,14 @@ from contracts.placement.v1 import placement_pb2
 from sfu.addresses import discover
 from sfu.api import NodeService, SignalStreams
 from sfu.checkpoints import Checkpoints
-from sfu.clients import NODE_SCHEMA, EventPublisher, Heartbeat, NodeDialer, PlacementLeases
+from sfu.clients import (
+    NODE_SCHEMA,
+    EventPublisher,
+    Heartbeat,
+    NodeDialer,
+    PlacedHomes,
+    PlacementLeases,
+)
 from sfu.core.advertising import Advertised
 from sfu.core.effects import StageSettings
 from sfu.core.profile import ProfileLimits
@@ -54,6 +61,7 @@ class SfuApp(ServiceApp):
         node: Node,
         streams: SignalStreams,
         leases: PlacementLeases,
+        homes: PlacedHomes,
         events: EventPublisher,
         spool: Spool,
         checkpoints: Checkpoints,
@@ -66,6 +74,7 @@ class SfuApp(ServiceApp):
         self._settings = settings
         self._streams = streams
         self._leases = leases
+        self._homes = homes
         self._events = events
         self._spool = spool
         self._checkpoints = checkpoints
@@ -144,6 +153,7 @@ class SfuApp(ServiceApp):
         await self._streams.finish(FLUSH_S)
         await asyncio.gather(
             self._leases.close(FLUSH_S),
+            self._homes.close(),
             self._events.flush(FLUSH_S),
             self._checkpoints.flush(FLUSH_S),
         )
@@ -208,6 +218,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     media = CountedMedia(engine, metrics)
     streams = SignalStreams(metrics)
     events = EventPublisher(chassis.bus, metrics, spool, settings.spool_max_bytes)
+    homes = PlacedHomes(settings.placement_address, chassis.auth)
     leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
     stage_settings = _stage_settings(settings, engine)
 
@@ -230,6 +241,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             leases=leases,
             renewal=Renewal(chassis.clock.now()),
             checkpoints=checkpoints,
+            homes=homes,
             dialer=NodeDialer(settings.node_id, chassis.auth),
             make_stage=make_stage,
             room_settings=_room_settings(settings),
@@ -257,6 +269,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             node=node,
             streams=streams,
             leases=leases,
+            homes=homes,
             events=events,
             spool=spool,
             metrics=metrics,

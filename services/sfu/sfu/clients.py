@@ -32,6 +32,7 @@ log = structlog.get_logger(__name__)
 RETRY_FIRST_S = 0.1
 RETRY_LAST_S = 2.0
 HEARTBEAT_S = 1.0
+CALL_S = 10.0
 RELEASE_ATTEMPTS = 30
 RECLAIM_S = 30.0
 NODE_SCHEMA = 1
@@ -112,6 +113,40 @@ class NodeDialer:
         if wire.refusal is not None:
             raise FailedPrecondition(wire.refusal)
         return did_answer
+
+
+class PlacedHomes:
+    """Asks placement where a room lives, and calls rooms on other nodes."""
+
+    def __init__(self, address: str, auth: rpc.RpcAuth) -> None:
+        self._auth = auth
+        self._channel = rpc.channel(address, auth=auth) if address else None
+
+    async def assign(self, room_name: str, node_id: str) -> placement_pb2.AssignRoomResponse:
+        """The room's home, made now if there is none: on `node_id`, if that node can take it."""
+        if self._channel is None:
+            raise FailedPrecondition(
+                "this node knows no placement, and so no other room: set placement_address"
+            )
+        request = placement_pb2.AssignRoomRequest(
+            room_name=room_name, create=True, preferred_node_id=node_id
+        )
+        stub = placement_pb2_grpc.PlacementServiceStub(self._channel)
+        return await stub.AssignRoom(request, timeout=CALL_S)
+
+    async def call(self, address: str, request: node_pb2.CallApiRequest) -> bytes:
+        """A RoomService call on another node; ServiceError as it was refused there."""
+        async with rpc.channel(address, auth=self._auth) as channel:
+            stub = node_pb2_grpc.NodeServiceStub(channel)
+            answer = await stub.CallApi(request, timeout=CALL_S)
+        if answer.error_code:
+            raise ServiceError.of(answer.error_code, answer.error_message)
+        return answer.response
+
+    async def close(self) -> None:
+        """Close the channel."""
+        if self._channel is not None:
+            await self._channel.close()
 
 
 class Heartbeat:

@@ -23,8 +23,10 @@ from sfu.core import room_events, stage
 from sfu.core.configuration import RoomWish
 from sfu.core.grants import BadClaims, Grants
 from sfu.core.media_events import MediaEvent, split_by_owner
+from sfu.moves import Moves
 from sfu.runner import (
     LINGER_S,
+    Carried,
     ForRoom,
     ForStage,
     Home,
@@ -53,6 +55,8 @@ class Node:
         self._sockets: dict[stage.SocketRef, RoomRunner] = {}
         self._owners: dict[int, RoomRunner] = {}
         self._new_owners = itertools.count(1)
+        self._moved_ids: dict[int, int] = {}  # engine id -> number of the stage that has it now
+        self._moves = Moves(surroundings, self)
         self._lease_changed = asyncio.Event()
         self._ended: OrderedDict[str, int] = OrderedDict()  # room name -> highest epoch that ended
         self._doubted = asyncio.Event()
@@ -141,7 +145,7 @@ class Node:
 
     def media_arrived(self, event: MediaEvent) -> None:
         """The engine reports: to the stage that made the id."""
-        for owner, part in split_by_owner(event):
+        for owner, part in split_by_owner(event, self._moved_ids):
             runner = self._owners.get(owner)
             if runner is not None:
                 runner.post(ForStage(stage.MediaArrived(part)))
@@ -197,9 +201,27 @@ class Node:
             if request.method in ("ListParticipants", "ListRooms"):
                 return b""  # the empty list
             raise NotFound(room_events.NO_ROOM)
+        if request.method == "MoveParticipant":
+            return await self._moves.move(runner, request)
         return await runner.call(
             request.method, request.request, request.role_identity, request.patience_ms / 1000
         )
+
+    def home_of(self, lease: Lease, *, is_new: bool) -> RoomRunner:
+        """The room whose home this node is by this lease, opened now if it is not yet."""
+        return self._current(lease) or self._open(lease, None, None, is_new=is_new)
+
+    def carry(self, sid: str, source: RoomRunner, destination: RoomRunner) -> Carried | None:
+        """Take a session out of one room for another: what comes for it goes there from now on."""
+        carried = source.hand_over(sid, destination)
+        if carried is None:
+            return None
+        for engine_id in carried.handed_over.engine_ids:
+            self._moved_ids[engine_id] = destination.stage_number
+        socket = carried.handed_over.participant.socket
+        if socket is not None:
+            self._sockets[socket] = destination
+        return carried
 
     def accept_link(self, frame: node_pb2.RoomLinkFrame) -> RoomRunner:
         """The home's runner for another node's Stage; its first frame is a Hello."""
@@ -283,6 +305,7 @@ class Node:
             while len(self._ended) > ENDED_ROOMS_REMEMBERED:
                 self._ended.popitem(last=False)
             self._owners = {k: v for k, v in self._owners.items() if v is not runner}
+            self._moved_ids = {k: v for k, v in self._moved_ids.items() if v in self._owners}
             self._sockets = {k: v for k, v in self._sockets.items() if v is not runner}
             del self._tasks[runner]
 

@@ -26,10 +26,11 @@ from chassis.clock import Clock
 from chassis.errors import NotFound, ServiceError, Unavailable
 from contracts.events.v1 import events_pb2
 from contracts.node.v1 import node_pb2
+from contracts.placement.v1 import placement_pb2
 from contracts.room.v1 import room_pb2
 from sfu import ids
 from sfu.checkpoints import Checkpoints, Saved
-from sfu.core import link, room, room_events, stage
+from sfu.core import link, moving, room, room_events, stage
 from sfu.core.configuration import RoomWish
 from sfu.core.media_commands import Command
 from sfu.core.renewal import Renewal
@@ -97,6 +98,16 @@ class StageMachine(Protocol):
     @property
     def is_empty(self) -> bool: ...
 
+    def way_out(self, participant_sid: str) -> moving.Way: ...
+    def joining(self, participant_sid: str, wall_ms: int) -> room_pb2.JoinRequested | None: ...
+
+
+class Homes(Protocol):
+    """Where rooms live, as placement says, and their nodes."""
+
+    async def assign(self, room_name: str, node_id: str) -> placement_pb2.AssignRoomResponse: ...
+    async def call(self, address: str, request: node_pb2.CallApiRequest) -> bytes: ...
+
 
 MakeStage = Callable[[str, ids.StageIds], StageMachine]
 
@@ -121,6 +132,7 @@ class Surroundings:
     leases: Leases
     renewal: Renewal
     checkpoints: Checkpoints
+    homes: Homes
     dialer: LinkDialer
     make_stage: MakeStage
     room_settings: room_events.RoomSettings
@@ -163,6 +175,14 @@ class ForStage:
     """Something for the sessions here."""
 
     event: stage.Event
+
+    def is_about(self, socket: stage.SocketRef) -> bool:
+        """Does the client behind this socket say it?"""
+        match self.event:
+            case stage.SignalArrived(of) | stage.SocketGone(of):
+                return of == socket
+            case _:
+                return False
 
 
 End = Literal["room", "stage"]
@@ -208,6 +228,24 @@ class Stop:
 
 Item = ForRoom | ForStage | ForLink | LinkUp | HomeRefused | Stop
 
+
+@dataclass(frozen=True, slots=True)
+class Carried:
+    """A session on its way from one room's stage to another's."""
+
+    handed_over: moving.HandedOver
+    departed: tuple[bytes, ...]
+
+
+Fetch = Callable[[], Carried | None]
+
+
+@dataclass(frozen=True, slots=True)
+class _Expected:
+    done: asyncio.Future[None]
+    fetch: Fetch
+
+
 SIGNALS_WAITING_PER_SOCKET = 4000
 TURN_S = 0.005
 """How long a room works before others, heartbeats among them, get their turn; one event may take longer."""
@@ -246,6 +284,10 @@ class RoomRunner:
         self._waiting_signals: Counter[stage.SocketRef] = Counter()
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._call_ids = itertools.count(1)
+        self._expected: dict[str, _Expected] = {}  # by sid
+        self._handed_over: moving.HandedOver | None = None
+        self.stage_number = 0
+        """Of the stage here, among the stages of this node; 0 before there is one."""
         self._connections = itertools.count(1)
         self._room_ends: dict[str, link.LinkEnd] = {}
         self._stage_end: link.LinkEnd | None = None
@@ -351,6 +393,89 @@ class RoomRunner:
         finally:
             self._calls.pop(call_id, None)
 
+    # ------------------------------------------------------- participants from and to other rooms
+
+    def way_out(self, participant_sid: str) -> moving.Way:
+        """How a participant can get into another room."""
+        return moving.Way.REJOINS if self._stage is None else self._stage.way_out(participant_sid)
+
+    def joining(self, participant_sid: str) -> room_pb2.JoinRequested | None:
+        """A session here as it would ask to join another room; None when it cannot be carried."""
+        if self._stage is None:
+            return None
+        return self._stage.joining(participant_sid, self._around.clock.wall_ms())
+
+    async def expect(
+        self, participant_sid: str, joining: room_pb2.JoinRequested, fetch: Fetch
+    ) -> None:
+        """Take somebody in: once the Room admits, `fetch` gives the session, or None when it is gone.
+
+        ServiceError as the Room refused it; then nothing was fetched.
+        """
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected[participant_sid] = _Expected(done, fetch)
+        self.post(ForStage(moving.ArrivalAnnounced(participant_sid, joining)))
+        try:
+            async with asyncio.timeout(API_DEADLINE_S):
+                await done
+        except TimeoutError:
+            raise Unavailable("the destination room did not answer in time") from None
+        finally:
+            self._expected.pop(participant_sid, None)
+
+    def hand_over(self, participant_sid: str, to: RoomRunner) -> Carried | None:
+        """Let go of a session, at once; what waits here for it will be the other room's."""
+        if self._room is None or self.is_ending:
+            return None
+        others = [self._room.info_now(member) for member in self._room.members.values()]
+        self._handed_over = None
+        self._take(ForStage(moving.HandOverWanted(participant_sid)))
+        handed_over, self._handed_over = self._handed_over, None
+        if handed_over is None:
+            return None
+        socket = handed_over.participant.socket
+        if socket is not None:
+            self.sockets.discard(socket)
+            to.sockets.add(socket)
+            waiting = self._waiting_signals.pop(socket, 0)
+            if waiting:
+                to._waiting_signals[socket] += waiting
+            kept = deque[tuple[Item, telemetry.Context | None]]()
+            for item, context in self._inbox:
+                is_of_it = isinstance(item, ForStage) and item.is_about(socket)
+                (to._inbox if is_of_it else kept).append((item, context))
+            self._inbox = kept
+        return Carried(handed_over, moving.departures(others, participant_sid))
+
+    def _perform_move(self, effect: moving.MovingEffect) -> None:
+        match effect:
+            case moving.ArrivalAdmitted(sid, admit):
+                self._admitted(sid, admit)
+            case moving.ArrivalRefused(sid, code, message):
+                self._not_admitted(sid, code, message)
+            case moving.HandedOver():
+                self._handed_over = effect
+            case _:
+                assert_never(effect)
+
+    def _admitted(self, sid: str, admit: room_pb2.Admit) -> None:
+        expected = self._expected.pop(sid, None)
+        carried = None if expected is None or expected.done.done() else expected.fetch()
+        if expected is None or carried is None:
+            self._work.appendleft(ForStage(moving.ArrivalWithdrawn(sid)))
+            if expected is not None and not expected.done.done():
+                expected.done.set_exception(NotFound("participant does not exist"))
+            return
+        # Before the other orders that came with it: they find the session in its place.
+        arrived = moving.Arrived(sid, carried.handed_over, admit, carried.departed)
+        self._work.appendleft(ForStage(arrived))
+        expected.done.set_result(None)
+
+    def _not_admitted(self, sid: str, code: str, message: str) -> None:
+        expected = self._expected.pop(sid, None)
+        if expected is not None and not expected.done.done():
+            expected.done.set_exception(ServiceError.of(code, message))
+
     def link_up(self, end: End, node_id: str, wire: Wire) -> int:
         """A connection to another node stands; its number is for `link_frame` and `link_down`."""
         connection = next(self._connections)
@@ -391,11 +516,18 @@ class RoomRunner:
                 self._dialing.cancel()
             for _, wire in self._wires.values():
                 wire.close("the room is over here", refused=False)
-            for answer in self._calls.values():
-                if not answer.done():
-                    answer.set_exception(NotFound(room_events.NO_ROOM))
+            self._disappoint()
             for socket in self.sockets:
                 self._around.sockets.close(socket, "room is over")
+
+    def _disappoint(self) -> None:
+        """Whoever waits for an answer is told that there is no room to give one."""
+        for answer in self._calls.values():
+            if not answer.done():
+                answer.set_exception(NotFound(room_events.NO_ROOM))
+        for expected in self._expected.values():
+            if not expected.done.done():
+                expected.done.set_exception(Unavailable("the destination room is closing"))
 
     def _work_for(self, seconds: float) -> None:
         clock = self._around.clock
@@ -592,9 +724,9 @@ class RoomRunner:
         else:
             answer.set_result(response)
 
-    def _feed_stage(self, event: stage.Event) -> None:
+    def _feed_stage(self, event: stage.Event) -> None:  # noqa: C901 - one match of all effects
         if self._stage is None:
-            if not isinstance(event, stage.SocketOpened):
+            if not isinstance(event, stage.SocketOpened | moving.ArrivalAnnounced):
                 return
             self._stage = self._open_stage()
         if isinstance(event, stage.SocketGone):
@@ -617,6 +749,8 @@ class RoomRunner:
                     self._around.sockets.close(socket, reason, code)
                 case stage.CountDropped() | stage.RateConnections():
                     pass  # only observed
+                case moving.ArrivalAdmitted() | moving.ArrivalRefused() | moving.HandedOver():
+                    self._perform_move(effect)
                 case stage.TellRoom(fact):
                     submitted = link.Submitted(fact.SerializeToString())
                     self._work.append(ForLink("stage", self._around.node_id, submitted))
@@ -642,7 +776,8 @@ class RoomRunner:
                 pass
 
     def _open_stage(self) -> StageMachine:
-        made = self._around.make_stage(self.lease.room_name, ids.StageIds(self._new_owner(self)))
+        self.stage_number = self._new_owner(self)
+        made = self._around.make_stage(self.lease.room_name, ids.StageIds(self.stage_number))
         if self._stage_end is None:
             self._stage_end = self._new_end(self._around.node_id)
             if self.home is None:

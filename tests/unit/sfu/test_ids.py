@@ -1,6 +1,6 @@
 """A stage's ids: of the wire's form, unique, and owned by their stage."""
 
-from sfu.core.media_events import owner_of
+from sfu.core.media_events import maker_of
 from sfu.ids import StageIds
 
 
@@ -8,7 +8,7 @@ def test_engine_ids_are_unique_and_carry_their_owner() -> None:
     first, second = StageIds(1), StageIds(2)
     made = [first.engine_id() for _ in range(3)] + [second.engine_id() for _ in range(3)]
     assert len(set(made)) == 6
-    assert [owner_of(engine_id) for engine_id in made] == [1, 1, 1, 2, 2, 2]
+    assert [maker_of(engine_id) for engine_id in made] == [1, 1, 1, 2, 2, 2]
     assert max(made) < 2**63
 
 

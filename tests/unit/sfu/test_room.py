@@ -617,7 +617,7 @@ def test_undecodable_and_unknown_calls_are_refused_precisely() -> None:
     scene.do(ApiCalled(5, "GetParticipant", b"\xff\xff"))
     (answer,) = [e for e in scene.effects if isinstance(e, AnswerApi)]
     assert (answer.call_id, answer.error_code) == (5, "malformed")
-    assert scene.call("MoveParticipant", api.MoveParticipantRequest()).error_code == "unimplemented"
+    assert scene.call("Unheard", api.MoveParticipantRequest()).error_code == "unimplemented"
 
 
 # ------------------------------------------------------------ events and life

@@ -21,15 +21,20 @@ class Claims:
 
     def push(self, step: Step) -> None:
         """A token for later reconnects, now and again in time."""
-        session = self._session
-        if session.state < State.JOINED:
+        if self._session.state < State.JOINED:
             return
+        self._session.respond(step, refresh_token=self.signed(step))
+
+    def signed(self, step: Step) -> str:
+        """A token to be said now; the next is pushed in time."""
+        session = self._session
         self._push_at = step.now + session.settings.token_interval
-        claims = session.grants.refresh_claims(
-            session.identity, session.name, session.metadata, session.attributes, step.wall_ms
-        )
-        session.respond(step, refresh_token=session.settings.sign_token(claims))
         session.touch(step)
+        return session.settings.sign_token(
+            session.grants.refresh_claims(
+                session.identity, session.name, session.metadata, session.attributes, step.wall_ms
+            )
+        )
 
     def take(
         self,

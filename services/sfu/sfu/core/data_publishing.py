@@ -67,6 +67,12 @@ class DataPublishing:
             for handle in list(self._tracks):
                 self._end(handle, step)
 
+    def enter_stage(self, step: Step) -> None:
+        """The session is in another room now, which is told of its data tracks."""
+        for track in self._tracks.values():
+            published = room_pb2.DataTrackPublished(track=track.SerializeToString())
+            self._session.tell_room(step, data_track_published=published)
+
     def _end(self, handle: int, step: Step) -> None:
         track = self._tracks.pop(handle)
         response = rtc.UnpublishDataTrackResponse(info=track)

@@ -74,6 +74,16 @@ class DataSubscribing:
         for track_sid in list(self._handled):
             self._deactivate(track_sid)
 
+    def leave_stage(self) -> None:
+        """Another room's data tracks are wanted from now on."""
+        self.close()
+        self._wishes.clear()
+
+    def enter_stage(self, tracks: DataTracks, step: Step) -> None:
+        """Subscribe in another room as the client wished when it joined."""
+        self._tracks = tracks
+        self.reconcile_all(step)
+
     # --------------------------------------------------------------------------------- time
 
     def tick(self, step: Step) -> None:

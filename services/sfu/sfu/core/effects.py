@@ -14,6 +14,7 @@ from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
 from sfu.core.connection_quality import ConnectionScore
 from sfu.core.ice_servers import NO_SERVERS, IceServers
 from sfu.core.media_commands import Command
+from sfu.core.moving import MovingEffect
 from sfu.core.profile import DEFAULT_LIMITS, ProfileLimits
 
 NORMAL = 1000
@@ -78,7 +79,14 @@ class RateConnections:
 
 
 Effect = (
-    SendSignal | RefuseSocket | CloseSocket | TellRoom | CountDropped | RateConnections | Command
+    SendSignal
+    | RefuseSocket
+    | CloseSocket
+    | TellRoom
+    | CountDropped
+    | RateConnections
+    | MovingEffect
+    | Command
 )
 
 

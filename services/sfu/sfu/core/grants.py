@@ -103,6 +103,11 @@ class Grants:
         )
         return replace(self, permission=permission, video=video)
 
+    def naming(self, room: str) -> Grants:
+        """As a token for another room; what was said for making a room is for the room left."""
+        video = replace(self.video, room=room, room_join=True)
+        return replace(self, video=video, room_config_json="", room_preset="")
+
     @property
     def is_agent(self) -> bool:
         """An agent speaks for others and does not count as a member."""
@@ -136,6 +141,10 @@ class Grants:
             "name": name,
             "metadata": metadata,
             "attributes": dict(attributes),
+            "kindDetails": [
+                models.ParticipantInfo.KindDetail.Name(detail).lower()
+                for detail in self.kind_details
+            ],
             "roomConfig": json.loads(self.room_config_json) if self.room_config_json else {},
             "roomPreset": self.room_preset,
         }

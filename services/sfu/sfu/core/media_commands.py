@@ -3,7 +3,7 @@
 Each command is one call of `mediacore.Engine` (see media/python/mediacore/_native.pyi);
 `sfu.media` performs it. The configuration types mirror the engine's, so that nothing in `core/`
 needs the compiled module to say what it wants. Integers (pc, track, sender) are engine ids made by
-`Ids.engine_id`: the owning stage's number is in their upper bits, see `media_events.owner_of`.
+`Ids.engine_id`: the owning stage's number is in their upper bits, see `media_events.maker_of`.
 """
 
 from __future__ import annotations

@@ -2,13 +2,16 @@
 
 Not per packet: the engine gathers events and gives them in batches. `sfu.media` translates them
 from the compiled module. An engine id carries the number of the stage that made it in the bits
-above `OWNER_SHIFT`, so that the runner routes an event without a table.
+above `OWNER_SHIFT`, so that the node routes an event without a table, but for the ids that went to
+another stage with a participant who was moved.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import assert_never
 
 OWNER_SHIFT = 32
@@ -154,13 +157,22 @@ MediaEvent = (
 )
 
 
-def owner_of(engine_id: int) -> int:
+def maker_of(engine_id: int) -> int:
     """The number of the stage that made this engine id."""
     return engine_id >> OWNER_SHIFT
 
 
-def split_by_owner(event: MediaEvent) -> list[tuple[int, MediaEvent]]:
-    """The event once for each stage it concerns; only AudioLevels ever concerns more than one."""
+def split_by_owner(
+    event: MediaEvent, moved: Mapping[int, int] = MappingProxyType({})
+) -> list[tuple[int, MediaEvent]]:
+    """The event once for each stage it concerns; only AudioLevels ever concerns more than one.
+
+    `moved` has the ids that another stage than their maker has now, with that stage's number.
+    """
+
+    def owner_of(engine_id: int) -> int:
+        return moved.get(engine_id) or maker_of(engine_id)
+
     match event:
         case AudioLevels(levels):
             parts: dict[int, list[tuple[int, int, float]]] = defaultdict(list)

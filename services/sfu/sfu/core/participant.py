@@ -38,6 +38,7 @@ from sfu.core.exchange import Exchange
 from sfu.core.fallback import Fallbacks, Preference
 from sfu.core.greetings import Greetings
 from sfu.core.media_commands import SendData, SetBandwidthCap
+from sfu.core.moving import MOVED_PROTOCOL, Arrived, HandedOver, Way, room_moved
 from sfu.core.plans import NegotiationFailed
 from sfu.core.publishing import Publishing
 from sfu.core.reconnecting import Reconnecting
@@ -104,27 +105,29 @@ class Participant(SignalSession):
 
     def ask_to_join(self, step: Step, region: str) -> None:
         """Tell the Room; it answers with Admit or Refuse."""
-        grants = self.grants
-        self.tell_room(
-            step,
-            join_requested=room_pb2.JoinRequested(
-                identity=self.identity,
-                name=self.name,
-                metadata=self.metadata,
-                attributes=self.attributes,
-                kind=int(grants.kind),
-                kind_details=grants.kind_details,
-                permission=grants.permission.SerializeToString(),
-                client_protocol=self.client.client_protocol,
-                capabilities=[int(value) for value in self.client.capabilities],
-                protocol_version=self.client.protocol,
-                region=region,
-                room_configuration=grants.room_configuration,
-                room_preset=grants.room_preset,
-                joined_at_ms=step.wall_ms,
-            ),
-        )
+        joining = self.joining(region, step.wall_ms)
+        joining.room_configuration = self.grants.room_configuration
+        joining.room_preset = self.grants.room_preset
+        self.tell_room(step, join_requested=joining)
         self.touch(step)
+
+    def joining(self, region: str, wall_ms: int) -> room_pb2.JoinRequested:
+        """Who asks to join, as it is now."""
+        grants = self.grants
+        return room_pb2.JoinRequested(
+            identity=self.identity,
+            name=self.name,
+            metadata=self.metadata,
+            attributes=self.attributes,
+            kind=int(grants.kind),
+            kind_details=grants.kind_details,
+            permission=grants.permission.SerializeToString(),
+            client_protocol=self.client.client_protocol,
+            capabilities=[int(value) for value in self.client.capabilities],
+            protocol_version=self.client.protocol,
+            region=region,
+            joined_at_ms=wall_ms,
+        )
 
     def admit(self, order: room_pb2.Admit, step: Step) -> None:
         """The Room took us in: say join, then start what may be started."""
@@ -238,6 +241,50 @@ class Participant(SignalSession):
         """Client and server disagree beyond repair: have the client start anew."""
         self.end(DisconnectReason.STATE_MISMATCH, Action.RECONNECT, step, why)
         self.tell_left(DisconnectReason.STATE_MISMATCH, step)
+
+    # ----------------------------------------------------------------- to another room
+
+    @property
+    def way_out(self) -> Way:
+        """How this participant can get into another room."""
+        if self.socket is None:
+            return Way.AWAY
+        knows_moved = self.client.protocol >= MOVED_PROTOCOL
+        is_whole = self.state is State.ACTIVE and self.connections.primary.is_connected
+        return Way.CARRIED if knows_moved and is_whole else Way.REJOINS
+
+    def rejoin(self, room_name: str, step: Step) -> None:
+        """Have the client join another room anew, by a token for it."""
+        self.grants = self.grants.naming(room_name)
+        self._claims.push(step)
+        self.end(DisconnectReason.MIGRATION, Action.RECONNECT, step, "to another room")
+
+    def leave_stage(self, step: Step) -> HandedOver:
+        """End here what is of this room, and tell it; transports and published tracks live on."""
+        self.subscribing.leave_stage(step)
+        self.publishing.leave_stage(step)
+        self.data_subscribing.leave_stage()
+        self.tell_left(DisconnectReason.MIGRATION, step)
+        step.notices.append(Departed(self.sid))
+        return HandedOver(self, self.give_up_ids())
+
+    def enter_stage(self, directory: Directory, arrived: Arrived, room: str, step: Step) -> None:
+        """Go on in another room, whose Room admitted this participant; its ids were taken up."""
+        self.grants = self.grants.naming(room)
+        self.send_all(responses.participant_updates(arrived.departed), step)
+        tracks = [track.info for track in self.publishing.publications if track.is_published]
+        moved = room_moved(arrived.admit, self._claims.signed(step), tracks)
+        if moved.room.enabled_codecs:
+            self.publishing.enabled_codecs = tuple(c.mime for c in moved.room.enabled_codecs)
+        self.respond(step, room_moved=moved)
+        self.tell_room(step, activated=room_pb2.Activated())
+        self.publishing.enter_stage(directory, step)
+        self.subscribing.enter_stage(directory, step)
+        self.data_publishing.enter_stage(step)
+        self.data_subscribing.enter_stage(directory.data, step)
+        self._fails(self._exchange.poll(step), step)
+        step.notices.append(MediaConnected(self.sid))
+        self.touch(step)
 
     def tell_left(self, reason: int, step: Step) -> None:
         """Tell the Room that the session is over."""

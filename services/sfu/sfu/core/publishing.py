@@ -168,6 +168,21 @@ class Publishing:
         elif track.info.SerializeToString(deterministic=True) != before:
             self.tell_track(track, step)
 
+    def leave_stage(self, step: Step) -> None:
+        """The tracks go on in another room: here nobody gets them any more."""
+        for track in self.publications:
+            step.notices.append(TrackGone(track.sid))
+
+    def enter_stage(self, directory: Directory, step: Step) -> None:
+        """The tracks are in another room now, which is told of them; nobody there has one yet."""
+        self._directory = directory
+        for track in self.publications:
+            track.is_subscribed_told = False
+            if track.engine_ids:
+                self._list_engine_tracks(track)
+            if track.is_published:
+                self._publish(track, step)
+
     def close(self, step: Step) -> None:
         """The session is over: nothing is received any more."""
         for track in self.publications:

@@ -125,6 +125,16 @@ def remove_participant(room: Room, serialized: bytes) -> api.RemoveParticipantRe
     return api.RemoveParticipantResponse()
 
 
+def move_participant(room: Room, serialized: bytes) -> api.MoveParticipantResponse:
+    """The participant is sent to join the other room, which was asked before whether it may."""
+    request = api.MoveParticipantRequest.FromString(serialized)
+    member = room.member(request.identity)
+    hand_over = room_pb2.HandOver(destination_room=request.destination_room)
+    room.order([member.node_id], room_pb2.Order(participant_sid=member.sid, hand_over=hand_over))
+    room.depart(member, lk.MIGRATION)
+    return api.MoveParticipantResponse()
+
+
 def update_participant(room: Room, serialized: bytes) -> lk.ParticipantInfo:
     """`permission` replaces all permissions, and a role; what else is empty stays as it is."""
     request = api.UpdateParticipantRequest.FromString(serialized)
@@ -227,6 +237,7 @@ METHODS: dict[str, Callable[[Room, bytes], Message]] = {
     "ListParticipants": list_participants,
     "GetParticipant": get_participant,
     "RemoveParticipant": remove_participant,
+    "MoveParticipant": move_participant,
     "UpdateParticipant": update_participant,
     "MutePublishedTrack": mute_published_track,
     "UpdateSubscriptions": update_subscriptions,

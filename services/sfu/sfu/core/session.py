@@ -113,6 +113,21 @@ class SignalSession:
         self._owners[engine_id] = self.sid
         return engine_id
 
+    def give_up_ids(self) -> tuple[int, ...]:
+        """The stage forgets the engine objects of this session, which live on."""
+        engine_ids = tuple(key for key, sid in self._owners.items() if sid == self.sid)
+        for engine_id in engine_ids:
+            del self._owners[engine_id]
+        return engine_ids
+
+    def take_up_ids(
+        self, engine_ids: tuple[int, ...], ids: Ids, owners: dict[int, str], sid: str
+    ) -> None:
+        """Be, with those objects, the session `sid` of another stage."""
+        self.sid, self.ids, self._owners = sid, ids, owners
+        for engine_id in engine_ids:
+            owners[engine_id] = sid
+
     def disown(self, engine_id: int) -> None:
         """The object is gone from the engine, or was never made there."""
         self._owners.pop(engine_id, None)

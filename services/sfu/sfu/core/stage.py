@@ -59,6 +59,16 @@ from sfu.core.grants import BadClaims, Grants
 from sfu.core.media_commands import SendData
 from sfu.core.media_events import AudioLevels, DataReceived, MediaEvent
 from sfu.core.media_reports import tell_session
+from sfu.core.moving import (
+    ArrivalAdmitted,
+    ArrivalAnnounced,
+    ArrivalRefused,
+    ArrivalWithdrawn,
+    Arrived,
+    HandOverWanted,
+    MovingEvent,
+    Way,
+)
 from sfu.core.participant import Participant
 from sfu.core.peer_connection import is_udp
 from sfu.core.reports import Reports
@@ -137,7 +147,9 @@ class Ticked:
     """Time passed: due at `next_timeout` at the latest."""
 
 
-Event = SocketOpened | SignalArrived | SocketGone | OrderArrived | MediaArrived | Ticked
+Event = (
+    SocketOpened | SignalArrived | SocketGone | OrderArrived | MediaArrived | Ticked | MovingEvent
+)
 
 
 class Stage:
@@ -154,6 +166,7 @@ class Stage:
         self._reports = Reports(self._sessions, settings.quality_interval)
         self._fallbacks = Fallbacks(_choices(settings))
         self._gate = DataGate()
+        self._arrivals: set[str] = set()  # sids of those announced from another room
         self._noted: set[bytes] = set()  # infos whose tracks are among the shown ones
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
@@ -174,6 +187,8 @@ class Stage:
                 self._take_media(media, step)
             case Ticked():
                 self._tick(step)
+            case ArrivalAnnounced() | ArrivalWithdrawn() | Arrived() | HandOverWanted():
+                self._take_moving(event, step)
             case _:
                 assert_never(event)
         self._settle(step)
@@ -194,7 +209,7 @@ class Stage:
     @property
     def is_empty(self) -> bool:
         """No session, and none being closed: the node may forget this stage."""
-        return not self._sessions
+        return not self._sessions and not self._arrivals
 
     # ----------------------------------------------------------------------------- sessions
 
@@ -289,6 +304,61 @@ class Stage:
         if participant.is_told:
             requests.dispatch(participant, decoded, step)
 
+    # ----------------------------------------------------------------- between two rooms
+
+    def way_out(self, participant_sid: str) -> Way:
+        """How a participant can get into another room; one that is not here, by joining it."""
+        participant = self._sessions.get(participant_sid)
+        return Way.REJOINS if participant is None else participant.way_out
+
+    def joining(self, participant_sid: str, wall_ms: int) -> room_pb2.JoinRequested | None:
+        """The session as it would ask to join another room of this node."""
+        participant = self._sessions.get(participant_sid)
+        if participant is None or participant.way_out is not Way.CARRIED:
+            return None
+        return participant.joining(self._settings.region, wall_ms)
+
+    def _take_moving(self, event: MovingEvent, step: Step) -> None:
+        match event:
+            case ArrivalAnnounced(sid, joining):
+                self._arrivals.add(sid)
+                step.emit(TellRoom(room_pb2.Fact(participant_sid=sid, join_requested=joining)))
+            case ArrivalWithdrawn(sid):
+                self._arrivals.discard(sid)
+                left = room_pb2.Left(reason=models.DisconnectReason.JOIN_FAILURE)
+                step.emit(TellRoom(room_pb2.Fact(participant_sid=sid, left=left)))
+            case HandOverWanted(sid):
+                leaving = self._sessions.get(sid)
+                if leaving is not None and leaving.way_out is Way.CARRIED:
+                    step.emit(leaving.leave_stage(step))
+            case Arrived():
+                self._take_arrival(event, step)
+            case _:
+                assert_never(event)
+
+    def _take_arrival(self, event: Arrived, step: Step) -> None:
+        self._arrivals.discard(event.participant_sid)
+        participant, socket = event.handed_over.participant, event.handed_over.participant.socket
+        if socket is None:
+            return
+        participant.take_up_ids(
+            event.handed_over.engine_ids, self._ids, self._sessions.owners, event.participant_sid
+        )
+        self._sessions.add(participant, socket)
+        participant.enter_stage(self._directory, event, self.room_name, step)
+
+    def _take_arrivals_order(self, order: room_pb2.Order, step: Step) -> None:
+        match order.WhichOneof("order"):
+            case "admit":
+                self._note_shown(order.admit.others)
+                step.emit(ArrivalAdmitted(order.participant_sid, order.admit))
+            case "refuse":
+                self._arrivals.discard(order.participant_sid)
+                refuse = order.refuse
+                step.emit(ArrivalRefused(order.participant_sid, refuse.code, refuse.message))
+            case _:
+                pass  # a member without a session yet
+
     # ------------------------------------------------------------------------------- orders
 
     def _take_order(self, order: room_pb2.Order, step: Step) -> None:
@@ -309,6 +379,8 @@ class Stage:
                 self._list_data_track(order.list_data_track, step)
             case "delist_data_track":
                 self._delist_data_track(order.delist_data_track.track_sid, step)
+            case _ if order.participant_sid in self._arrivals:
+                self._take_arrivals_order(order, step)
             case _:
                 for participant in self._addressed(order.participant_sid):
                     self._take_own_order(participant, order, step)
@@ -319,7 +391,9 @@ class Stage:
         participant = self._sessions.get(participant_sid)
         return [] if participant is None else [participant]
 
-    def _take_own_order(self, participant: Participant, order: room_pb2.Order, step: Step) -> None:
+    def _take_own_order(  # noqa: C901 - a table of orders
+        self, participant: Participant, order: room_pb2.Order, step: Step
+    ) -> None:
         match order.WhichOneof("order"):
             case "admit":
                 self._note_shown(order.admit.others)
@@ -344,6 +418,8 @@ class Stage:
                 requests.subscription(participant, update, step)
             case "resumed":
                 participant.complete_resume(order.resumed, step)
+            case "hand_over":
+                participant.rejoin(order.hand_over.destination_room, step)
             case _:
                 self._take_data_order(participant, order, step)
 

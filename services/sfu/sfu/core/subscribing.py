@@ -218,6 +218,19 @@ class Subscribing:
             if down is not None and engine_track is not None and down.kind == "video":
                 step.emit(RequestKeyframe(engine_track))
 
+    def leave_stage(self, step: Step) -> None:
+        """Another room's tracks are wanted from now on: these end, and so do all wishes."""
+        for subscription in self.subscriptions:
+            self._deactivate(subscription, step)
+            self.subscriptions.drop(subscription.track_sid)
+        self.subscriptions.forget_settings()
+        self._settings_due.clear()
+
+    def enter_stage(self, directory: Directory, step: Step) -> None:
+        """Subscribe in another room as the client wished when it joined."""
+        self._directory = directory
+        self.reconcile_all(step)
+
     def close(self, step: Step) -> None:
         """The session is over: nothing is sent any more."""
         for subscription in self.subscriptions:

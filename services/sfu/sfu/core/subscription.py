@@ -181,6 +181,10 @@ class Subscriptions:
         self._subscriptions.pop(track_sid, None)
         self._settings.pop(track_sid, None)
 
+    def forget_settings(self) -> None:
+        """All of them, also those for tracks that were never wanted."""
+        self._settings.clear()
+
     def setting(self, track_sid: str) -> TrackSetting:
         """What was asked for a track, or what its first layer choice is without being asked."""
         quality = LOW if self._has_adaptive_stream else HIGH

@@ -122,7 +122,7 @@ METHODS: dict[str, dict[str, Method]] = {
             room.MoveParticipantRequest,
             room.MoveParticipantResponse,
             _destination,
-            Owner.NOBODY,
+            Owner.ROOM,
             _room,
         ),
         "PerformRpc": Method(
