@@ -296,11 +296,11 @@ class World:
         """An order as if the Room gave it."""
         self.feed(stage.OrderArrived(order))
 
-    def feed(self, event: stage.Event) -> None:  # noqa: C901 - one match of all effects
+    def feed(self, event: stage.Event) -> None:
         """Hand one event to the stage and perform all that follows."""
         self._run(deque([event]))
 
-    def _run(self, waiting: deque[stage.Event]) -> None:
+    def _run(self, waiting: deque[stage.Event]) -> None:  # noqa: C901 - one match of all effects
         while waiting:
             effects = self.stage.handle(waiting.popleft(), self.now, self.wall_ms)
             for effect in effects:
