@@ -57,6 +57,16 @@ def test_layer_mode_is_as_asked_or_by_the_codec(
     assert info.simulcast is (mode != Mode.MULTIPLE_SPATIAL_LAYERS_PER_STREAM)
 
 
+def test_dimensions_of_a_published_video_may_change(world: World) -> None:
+    a = world.join("a", connect=True)
+    sid = add_video(a).sid
+    a.offer({"mid": "8", "kind": "video", "cid": "cam", "rids": []})
+    size = rtc.UpdateLocalVideoTrack(track_sid=sid, width=640, height=480)
+    a.send(update_video_track=size)
+    info = world.stage._directory.tracks[sid].info
+    assert (info.width, info.height) == (640, 480)
+
+
 def test_simulcast_without_announced_layers_gets_them_from_its_rids(world: World) -> None:
     a, b = pair(world, single=False)
     sid = add_video(a).sid

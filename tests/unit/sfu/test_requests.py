@@ -196,6 +196,8 @@ def test_audio_features_are_copied_into_the_track(world: World) -> None:
     track = world.session(a).publishing.publications.get(published.track.sid)
     assert track is not None
     assert (track.info.stereo, track.info.disable_dtx) == (True, True)
+    announced = world.session(a).publishing.publications.announced()[0]
+    assert (announced.stereo, announced.dtx) == (True, False)
 
 
 def test_admin_mute_tells_the_publisher_first(world: World) -> None:

@@ -7,8 +7,8 @@ this file decides and keeps, its caller tells the Room and commands the engine.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field, replace
 
 from livekit.protocol import models, rtc
 
@@ -97,6 +97,14 @@ class PublishedTrack:
         if not plan.by_rid:
             for encoding in plan.encodings:
                 self.place(plan.codec_index, encoding.spatial_layer, encoding.ssrc or 0, "")
+
+    def set_audio_features(self, features: Iterable[models.AudioTrackFeature]) -> None:
+        """Follow changed features; later answers ask for stereo and DTX accordingly."""
+        info = self.info
+        info.audio_features[:] = features
+        info.stereo = models.AudioTrackFeature.TF_STEREO in info.audio_features
+        info.disable_dtx = models.AudioTrackFeature.TF_NO_DTX in info.audio_features
+        self.announced = replace(self.announced, stereo=info.stereo, dtx=not info.disable_dtx)
 
     def abandon(self, codec_index: int) -> int | None:
         """A backup codec's section ended: it may be published again. Its engine track."""
@@ -404,9 +412,7 @@ def _announced_again(track: PublishedTrack) -> AnnouncedTrack:
     """With the backup codecs' cids as they are now; the choice of the primary stays."""
     before = track.announced
     codecs = (before.codecs[0], *(_announced_codec(codec) for codec in track.info.codecs[1:]))
-    return AnnouncedTrack(
-        before.track_sid, before.kind, before.cid, codecs, before.stereo, before.dtx, before.red
-    )
+    return replace(before, codecs=codecs)
 
 
 def _announced_codec(codec: models.SimulcastCodecInfo) -> AnnouncedCodec:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from livekit.protocol import models, rtc
+from livekit.protocol import rtc
 
 from contracts.room.v1 import room_pb2
 from sfu.core.data_blobs import MAX_KEY_BYTES, is_key
@@ -213,9 +213,7 @@ def update_audio_track(
     if track is None:
         participant.respond_to(step, Reason.NOT_FOUND, NO_TRACK, update_audio_track=request)
         return
-    track.info.audio_features[:] = request.features
-    track.info.stereo = models.AudioTrackFeature.TF_STEREO in request.features
-    track.info.disable_dtx = models.AudioTrackFeature.TF_NO_DTX in request.features
+    track.set_audio_features(request.features)
     participant.publishing.tell_track(track, step)
 
 
