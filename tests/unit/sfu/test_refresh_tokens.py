@@ -6,11 +6,13 @@ import pytest
 from livekit.protocol import models, rtc
 from pydantic import SecretStr
 
+from chassis.roles import BUILT_IN, ROLE_ATTRIBUTE
 from chassis.tokens import sign_claims, verify
 from contracts.node.v1 import node_pb2
 from contracts.room.v1 import room_pb2
 from sfu.core import stage
-from sfu.core.grants import Grants
+from sfu.core.effects import Step
+from sfu.core.grants import Grants, permission_in_role
 from tests.support.scripted_room import WALL_MS, World, claims_of
 
 SECRET = SecretStr("a-secret-of-thirty-two-characters")
@@ -97,3 +99,19 @@ def test_session_is_resumed_with_the_pushed_token(world: World) -> None:
     opened = node_pb2.OpenSession(room_name="room1", reconnect=True, participant_sid=a.sid)
     world.feed(stage.SocketOpened(client.socket, opened, claims))
     assert client.cases()[0] == "reconnect"
+
+
+def test_role_given_live_is_in_the_pushed_token_with_what_it_allows(world: World) -> None:
+    a = world.join("a", connect=True)
+    world.tokens.clear()
+    permission = permission_in_role(BUILT_IN["viewer"], world.session(a).grants.permission)
+    info = models.ParticipantInfo(sid=a.sid, attributes={ROLE_ATTRIBUTE: "viewer"})
+    order = room_pb2.SetPermission(
+        permission=permission.SerializeToString(), participant=info.SerializeToString()
+    )
+    world.session(a).take_permission(order, Step(world.now, world.wall_ms))
+    (token,) = world.tokens
+    assert token["attributes"] == {ROLE_ATTRIBUTE: "viewer"}
+    video = token["video"]
+    assert isinstance(video, dict)
+    assert (video["canPublish"], video["canSubscribe"]) == (False, True)
