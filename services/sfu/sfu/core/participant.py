@@ -279,7 +279,7 @@ class Participant(SignalSession):
         self.respond(step, room_moved=moved)
         self.tell_room(step, activated=room_pb2.Activated())
         self.publishing.enter_stage(directory, step)
-        self.subscribing.enter_stage(directory, step)
+        self.subscribing.enter_stage(directory, arrived.admit, step)
         self.data_publishing.enter_stage(step)
         self.data_subscribing.enter_stage(directory.data, step)
         self._fails(self._exchange.poll(step), step)

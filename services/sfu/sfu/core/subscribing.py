@@ -62,8 +62,11 @@ class Subscribing:
     def take_room(self, order: room_pb2.Admit) -> None:
         """What the room says of everything sent in it."""
         self._sif_trailer = order.sif_trailer
-        if order.max_playout_delay_ms:
-            self._playout_delay = (order.min_playout_delay_ms, order.max_playout_delay_ms)
+        self._take_playout_delay(order)
+
+    def _take_playout_delay(self, order: room_pb2.Admit) -> None:
+        delay = (order.min_playout_delay_ms, order.max_playout_delay_ms)
+        self._playout_delay = delay if order.max_playout_delay_ms else None
 
     # ------------------------------------------------------------------------------- wishes
 
@@ -226,8 +229,12 @@ class Subscribing:
         self.subscriptions.forget_settings()
         self._settings_due.clear()
 
-    def enter_stage(self, directory: Directory, step: Step) -> None:
-        """Subscribe in another room as the client wished when it joined."""
+    def enter_stage(self, directory: Directory, admit: room_pb2.Admit, step: Step) -> None:
+        """Subscribe in another room as the client wished when it joined.
+
+        The marker of injected frames stays that of the first room: the client was told no other.
+        """
+        self._take_playout_delay(admit)
         self._directory = directory
         self.reconcile_all(step)
 
