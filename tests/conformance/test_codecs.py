@@ -115,16 +115,18 @@ async def test_backup_codec_is_published_for_who_takes_nothing_else_and_takes_ov
         await client.leave()
 
 
+@pytest.mark.parametrize("codec", ["vp9", "av1"])
 async def test_simulcast_codecs_stay_side_by_side(
-    server: DevServer, browser: Browser, room: str
+    server: DevServer, browser: Browser, room: str, codec: str
 ) -> None:
     publisher = await BrowserClient.join(browser, server, room, "publisher")
     modern = await BrowserClient.join(browser, server, room, "modern")
-    await publisher.call(PUBLISH, {"codec": "vp9", "policy": 1})
+    await publisher.call(PUBLISH, {"codec": codec, "policy": 1})
     script = takes_only("video", "video/vp8", "video/rtx")
     old = await BrowserClient.join(browser, server, room, "old", script=script)
     await eventually(decodes(old, "video/VP8"), "an old viewer decodes the backup codec")
-    await eventually(decodes(modern, "video/VP9"), "the modern viewer keeps the first codec")
+    first = f"video/{codec.upper()}"
+    await eventually(decodes(modern, first), "the modern viewer keeps the first codec")
     for client in (publisher, modern, old):
         await client.leave()
 
