@@ -76,6 +76,7 @@ async ({identity, kind}) => {
         frames: entry.framesDecoded ?? 0, width: entry.frameWidth ?? 0, height: entry.frameHeight ?? 0,
         packets: entry.packetsReceived, lost: entry.packetsLost, freezes: entry.freezeCount ?? 0,
         energy: entry.totalAudioEnergy ?? 0, seconds: entry.totalSamplesDuration ?? 0, codec: entry.codecId,
+        mime: report.get(entry.codecId)?.mimeType ?? '',
     };
     return null;
 }
