@@ -21,7 +21,7 @@ MANIFESTS = {
     "signaling": ("services/signaling", "chassis", "proto"),
     "sfu": ("services/sfu", "chassis", "proto"),
 }
-ALONE = ("build", "stand-ins", "old-python-sdk")
+ALONE = ("build", "stand-ins", "old-python-sdk", "agents")
 EVERYTHING = (
     "chassis",
     "proto",

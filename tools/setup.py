@@ -37,6 +37,8 @@ NEEDED = {
     "npm": _NODE,
     "cc": "a C compiler (cc) is missing: on Debian and Ubuntu, `apt-get install build-essential`",
 }
+APART = ("old-python-sdk", "agents")
+"""Packages for tests in directories of their own, each with a lock in requirements."""
 NEEDED_BY = {"cargo": "media", "cc": "media", "node": "web", "npm": "web"}
 """The step that each tool is for."""
 
@@ -152,23 +154,23 @@ def web_step() -> None:
 
 
 def clients_step() -> None:
-    """Install the published SDKs that tests run beside the newest Python and web ones: Node, and old releases."""
+    """Install what tests run beside the newest Python and web SDKs: Node's, old releases, the agents framework."""
     clients = ROOT / "tests" / "clients"
-    lock = ROOT / "requirements" / "old-python-sdk.txt"
+    # Never in the environment itself: there the newest release of the Python SDK lives.
+    alone = {STATE / name: ROOT / "requirements" / f"{name}.txt" for name in APART}
     manifests = [clients / "package.json", clients / "package-lock.json"]
-    stamp = Stamp("clients", [lock, *manifests], extra=sys.version)
-    old_python = STATE / "old-python-sdk"
-    installed = (clients / "node_modules", clients / "dist", old_python)
+    stamp = Stamp("clients", [*alone.values(), *manifests], extra=sys.version)
+    installed = (clients / "node_modules", clients / "dist", *alone)
     if stamp.fresh() and all(place.exists() for place in installed):
         return
     with progress("SDKs for tests"):
         call("npm", "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=clients, quiet=True)
         call("npm", "run", "--silent", "build", cwd=clients, quiet=True)
-        # Never in the environment itself: there the newest release lives.
-        shutil.rmtree(old_python, ignore_errors=True)
         uv = [str(VENV / "bin" / "uv"), "--system-certs", "pip", "install"]
-        install = [*uv, "--python", str(PYTHON), "--quiet", "--target", str(old_python)]
-        call(*install, "--require-hashes", "-r", str(lock))
+        install = [*uv, "--python", str(PYTHON), "--quiet", "--require-hashes"]
+        for directory, lock in alone.items():
+            shutil.rmtree(directory, ignore_errors=True)
+            call(*install, "--target", str(directory), "-r", str(lock))
     stamp.write()
 
 

@@ -18,7 +18,8 @@ from tests.support.server import Server
 ROOT = Path(__file__).parents[2]
 CLIENTS = ROOT / "tests" / "clients"
 OLD_PYTHON_SDK = ROOT / ".roomwright" / "old-python-sdk"
-COMMAND_TIMEOUT_S = 30.0
+AGENTS = ROOT / ".roomwright" / "agents"
+COMMAND_TIMEOUT_S = 60.0
 GOODBYE_TIMEOUT_S = 10.0
 
 
@@ -54,6 +55,15 @@ class ClientProcess:
         # -S: the packages of this environment, the newest SDK among them, stay out of reach.
         command = [sys.executable, "-S", str(CLIENTS / "old_participant.py"), str(OLD_PYTHON_SDK)]
         return await ClientProcess._join(command, server, room, identity, grants)
+
+    @staticmethod
+    async def agent(server: Server, room: str, identity: str, token: str) -> "ClientProcess":
+        """Join with the agents framework, by a token made for an agent."""
+        assert AGENTS.exists(), f"{AGENTS} is missing: run `make setup`"
+        command = [sys.executable, "-S", str(CLIENTS / "agent.py"), str(AGENTS)]
+        client = await ClientProcess._start(command, identity)
+        await client.ask("join", url=server.url, token=token)
+        return client
 
     @staticmethod
     async def node_server_sdk(http_url: str, key: str, secret: str) -> "ClientProcess":
