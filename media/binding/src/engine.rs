@@ -191,6 +191,15 @@ impl Engine {
         })
     }
 
+    fn set_bandwidth_cap(&self, pc: u64, bps: Option<u64>, allow_pause: bool) -> PyResult<()> {
+        let pc = PcId(pc);
+        self.command(Command::SetBandwidthCap {
+            pc,
+            bps,
+            allow_pause,
+        })
+    }
+
     fn remove_sender(&self, sender: u64) -> PyResult<()> {
         self.command(Command::RemoveSender {
             sender: SenderId(sender),

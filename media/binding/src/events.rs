@@ -43,6 +43,10 @@ value_class! {
     LayerChanged { sender: u64, spatial_layer: i8, temporal_layer: i8 }
 }
 value_class! {
+    /// A sender was paused, or goes on, because of what its peer connection may carry; not by its wish.
+    SenderPaused { sender: u64, paused: bool }
+}
+value_class! {
     /// A command could not be performed (unknown id, bad address, ...). The state is as before it.
     Rejected { command: &'static str, id: u64, message: String }
 }
@@ -162,6 +166,14 @@ pub(crate) fn to_python(py: Python<'_>, event: Event) -> PyResult<Py<PyAny>> {
             },
         )?
         .into_any(),
+        Event::SenderPaused { sender, paused } => Py::new(
+            py,
+            SenderPaused {
+                sender: sender.0,
+                paused,
+            },
+        )?
+        .into_any(),
         Event::Rejected {
             command,
             id,
@@ -191,6 +203,7 @@ pub(crate) fn register(module: &Bound<'_, PyModule>) -> PyResult<()> {
         py.get_type::<EncodingStopped>(),
         py.get_type::<AudioLevels>(),
         py.get_type::<LayerChanged>(),
+        py.get_type::<SenderPaused>(),
         py.get_type::<Rejected>(),
     ];
     let mut union = classes[0].as_any().clone();

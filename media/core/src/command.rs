@@ -270,6 +270,15 @@ pub enum Command {
         /// Which.
         sender: SenderId,
     },
+    /// Bounds what all senders of a peer connection send together; they get lower layers until it fits.
+    SetBandwidthCap {
+        /// Which.
+        pc: PcId,
+        /// Bits per second; None: no bound.
+        bps: Option<u64>,
+        /// Senders may be paused when even their smallest layers do not fit.
+        allow_pause: bool,
+    },
     /// Opens a data channel (DCEP, RFC 8832) as soon as SCTP is up; kept over a DTLS restart.
     OpenDataChannel {
         /// On which.

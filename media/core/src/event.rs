@@ -86,6 +86,13 @@ pub enum Event {
         /// Temporal layer.
         temporal_layer: i8,
     },
+    /// A sender was paused, or goes on, because of what its peer connection may carry; not by its wish.
+    SenderPaused {
+        /// Which.
+        sender: SenderId,
+        /// Nothing is sent.
+        paused: bool,
+    },
     /// A command could not be performed; the state is as before it.
     Rejected {
         /// Name of the command as Python writes it, `add_sender`.

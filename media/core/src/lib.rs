@@ -6,6 +6,8 @@
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod allocate;
+mod capped;
 pub mod codec;
 pub mod command;
 pub mod congestion;

@@ -72,6 +72,8 @@ pub(crate) struct Peer {
     /// The timer that stands for this peer connection.
     pub(crate) scheduled: Option<Instant>,
     pub(crate) is_dirty: bool,
+    /// What all senders may send together, in bits per second, and whether some may be paused for it.
+    pub(crate) cap: Option<(u64, bool)>,
     pub(crate) rtt: Option<Duration>,
     pub(crate) packets_in: u64,
     pub(crate) packets_out: u64,
@@ -111,6 +113,7 @@ impl Peer {
             rtp_due: None,
             scheduled: None,
             is_dirty: false,
+            cap: None,
             rtt: None,
             packets_in: 0,
             packets_out: 0,

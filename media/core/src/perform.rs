@@ -104,6 +104,15 @@ impl Shard {
                     self.set_layers(now, sender, wish),
                 )
             }
+            Command::SetBandwidthCap {
+                pc,
+                bps,
+                allow_pause,
+            } => (
+                "set_bandwidth_cap",
+                pc.0,
+                self.set_bandwidth_cap(now, pc, bps, allow_pause),
+            ),
             Command::RemoveSender { sender } => {
                 ("remove_sender", sender.0, self.remove_sender(now, sender))
             }
@@ -733,7 +742,7 @@ impl Shard {
         found.config.max_spatial_layer = wish.spatial;
         found.config.max_temporal_layer = wish.temporal;
         found.config.paused = wish.paused;
-        found.forwarder.set_wish(wish);
+        found.apply_wish();
         if let Some(track) = found.track {
             self.retarget_senders(track, now);
         }

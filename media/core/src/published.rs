@@ -133,6 +133,18 @@ impl PublishedPacket {
     }
 }
 
+impl PublishedPacket {
+    /// Its spatial and temporal layer; `encoding_layer` where the packet itself names no spatial one (simulcast).
+    pub fn layers(&self, encoding_layer: u8) -> (u8, u8) {
+        let of_frame = self.frame.as_ref().and_then(|frame| frame.layers.as_ref());
+        let spatial = of_frame
+            .map(|layers| layers.spatial)
+            .or_else(|| self.vp9.as_ref()?.layer.map(|layer| layer.spatial))
+            .filter(|spatial| *spatial > 0);
+        (spatial.unwrap_or(encoding_layer), self.temporal)
+    }
+}
+
 /// Buffers of packets nobody holds any more, so that the steady state allocates nothing.
 #[derive(Debug, Default)]
 pub struct PacketPool {

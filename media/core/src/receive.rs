@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use crate::allocate::LayerRates;
 use crate::codec::dependency::DescriptorMemory;
 use crate::codec::{av1, h264, h265, red, trailer, vp8, vp9};
 use crate::command::{ReceiverConfig, TrackKind};
@@ -60,6 +61,7 @@ pub(crate) struct RtpReceiver {
     pub(crate) level: LevelWindow,
     pub(crate) level_report: Option<LevelReport>,
     pub(crate) counts: TrackCounts,
+    pub(crate) rates: LayerRates,
 }
 
 /// Totals of a track.
@@ -267,6 +269,7 @@ impl RtpReceiver {
             level: LevelWindow::default(),
             level_report: None,
             counts: TrackCounts::default(),
+            rates: LayerRates::new(),
             config,
         };
         receiver.configure();
@@ -622,6 +625,7 @@ impl Shard {
         }
         if !track.senders.is_empty() {
             let generation = stream.generation;
+            let stream_layer = stream.spatial_layer;
             // red: what was lost before, this packet brings again
             let mut recovered = Vec::new();
             if kind == CodecKind::Red
@@ -670,6 +674,10 @@ impl Shard {
                 fresh.payload.extend_from_slice(payload);
                 describe(fresh);
             });
+            let (spatial, temporal) = published.layers(stream_layer);
+            if let Some(track) = self.tracks.get_mut(route.track).and_then(Option::as_mut) {
+                track.rates.add(spatial, temporal, payload.len());
+            }
 
             // publish
             if is_new {

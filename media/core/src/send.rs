@@ -12,7 +12,7 @@ use crate::codec::dependency::shift_frame_number;
 use crate::codec::vp8::Vp8Descriptor;
 use crate::command::SenderConfig;
 use crate::congestion::twcc::TwccHistory;
-use crate::forward::{Body, EncodingView, Forwarder, Rewrite};
+use crate::forward::{Body, EncodingView, Forwarder, Rewrite, Wish};
 use crate::ids::SenderId;
 use crate::inject::Injection;
 use crate::packet::extensions::{ExtensionIds, ExtensionValues, PlayoutDelay, ShortText};
@@ -38,6 +38,8 @@ pub(crate) struct RtpSender {
     codecs: Vec<Option<OutgoingCodec>>,
     opus: Option<OutgoingCodec>,
     mid: Option<ShortText>,
+    /// What the peer connection's bandwidth lets it have of its wish; None: all of it.
+    pub(crate) ceiling: Option<Wish>,
     pub(crate) forwarder: Forwarder,
     pub(crate) cache: RtxCache<SentPacket>,
     pub(crate) rtx_sequence: u64,
@@ -213,6 +215,7 @@ impl RtpSender {
             }),
             playout: Playout::Untold,
             config,
+            ceiling: None,
             forwarder,
             cache,
             rtx_sequence: u64::from(rtx_sequence),

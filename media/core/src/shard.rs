@@ -454,6 +454,7 @@ impl Shard {
             let Some(track) = self.tracks[slot].as_mut() else {
                 continue;
             };
+            track.rates.poll(now);
             let is_received = matches!(track.origin, Origin::Received(_));
             let mut wanted = Vec::new();
             for (index, (stream, view)) in
@@ -481,6 +482,7 @@ impl Shard {
             }
             self.retarget_senders(slot, now);
         }
+        self.allocate_all_capped(now);
     }
 
     /// Lets every sender of a track choose again, and asks for the keyframes they wait for.

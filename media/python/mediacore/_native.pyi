@@ -225,6 +225,13 @@ class LayerChanged:
     temporal_layer: int
 
 @final
+class SenderPaused:
+    """A sender was paused, or goes on, because of what its peer connection may carry; not by its wish."""
+
+    sender: int
+    paused: bool
+
+@final
 class Rejected:
     """A command could not be performed (unknown id, bad address, ...). The state is as before it."""
 
@@ -243,6 +250,7 @@ Event = (
     | EncodingStopped
     | AudioLevels
     | LayerChanged
+    | SenderPaused
     | Rejected
 )
 
@@ -335,6 +343,9 @@ class Engine:
         self, sender: int, max_spatial_layer: int, max_temporal_layer: int, paused: bool
     ) -> None: ...
     def remove_sender(self, sender: int) -> None: ...
+    def set_bandwidth_cap(
+        self, pc: int, bps: int | None, allow_pause: bool
+    ) -> None: ...  # of all senders together, in bits per second; None: no bound
 
     # data channels
     def open_data_channel(

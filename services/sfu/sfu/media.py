@@ -16,7 +16,6 @@ import mediacore
 from sfu.core import media_commands as commands
 from sfu.core import media_events as events
 
-NO_CAP = "this media core cannot cap what it sends"
 STATS_INTERVAL = 5.0  # seconds between loss reports
 TRAFFIC_INTERVAL = 2.0  # seconds, at least, between two readings of what flows
 
@@ -133,11 +132,6 @@ class EngineAdapter:
         """Queue one command for the engine; what goes wrong comes back as `Rejected`."""
         if self.is_closed:
             return
-        if isinstance(command, commands.SetBandwidthCap):
-            refused = events.Rejected("set_bandwidth_cap", command.pc, NO_CAP)
-            assert self._loop is not None  # commands come from stages, which `start` feeds
-            self._loop.call_soon(self._on_event, refused)
-            return
         _perform(self._engine, command)
 
     def _drain(self) -> None:
@@ -202,6 +196,8 @@ def translate(event: mediacore.Event) -> events.MediaEvent:  # noqa: C901 - a ta
             return events.AudioLevels(tuple(event.levels))
         case mediacore.LayerChanged():
             return events.LayerChanged(event.sender, event.spatial_layer, event.temporal_layer)
+        case mediacore.SenderPaused():
+            return events.SenderPaused(event.sender, event.paused)
         case mediacore.Rejected():
             return events.Rejected(event.command, event.id, event.message)
         case _:
@@ -254,7 +250,7 @@ def _perform(engine: mediacore.Engine, command: commands.Command) -> None:  # no
         case commands.RemoveSender():
             engine.remove_sender(command.sender)
         case commands.SetBandwidthCap():
-            raise NotImplementedError(NO_CAP)  # `perform` refuses it
+            engine.set_bandwidth_cap(command.pc, command.bps, command.allow_pause)
         case commands.OpenDataChannel():
             engine.open_data_channel(
                 command.pc, command.label, command.ordered, command.max_retransmits

@@ -91,13 +91,3 @@ def test_paused_sender_keeps_no_old_loss(watched: Watched) -> None:
 def test_sender_that_no_report_came_of_yet_has_no_delay(watched: Watched) -> None:
     watched.engine.senders = [sender(10, 0.0)]
     assert watched.report() == [SenderLoss(2, 0.0, 0.0)]
-
-
-def test_bandwidth_cap_is_refused_as_long_as_the_media_core_has_none(watched: Watched) -> None:
-    watched.adapter.perform(SetBandwidthCap(7, 100_000))
-    loop = watched.adapter._loop
-    assert loop is not None
-    loop.run_until_complete(asyncio.sleep(0))
-    assert watched.events == [
-        Rejected("set_bandwidth_cap", 7, "this media core cannot cap what it sends")
-    ]
