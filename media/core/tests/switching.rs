@@ -771,3 +771,85 @@ fn impossible_commands_are_rejected_and_change_nothing() {
         (0, 0, 0)
     );
 }
+
+impl Stage {
+    fn cap(&mut self, bps: Option<u64>, allow_pause: bool) {
+        self.world.command(
+            self.server,
+            Command::SetBandwidthCap {
+                pc: PcId(2),
+                bps,
+                allow_pause,
+            },
+        );
+    }
+
+    fn pauses(&mut self) -> Vec<bool> {
+        let events = self.world.events(self.server).into_iter();
+        let pauses = events.filter_map(|event| match event {
+            Event::SenderPaused { sender, paused } => {
+                assert_eq!(sender, sid(1));
+                Some(paused)
+            }
+            Event::Rejected { message, .. } => panic!("{message}"),
+            _ => None,
+        });
+        pauses.collect()
+    }
+
+    fn received(&mut self) -> usize {
+        self.world.bare(self.subscriber).received.len()
+    }
+}
+
+#[test]
+fn what_does_not_fit_is_paused_and_comes_back_with_the_room_for_it() {
+    let mut stage = Stage::new();
+    stage.wish(0, 3, false);
+    stage.play(60, &[0]);
+    assert_eq!(stage.pauses(), []);
+    stage.cap(Some(5_000), true);
+    stage.play(10, &[0]);
+    assert_eq!(stage.pauses(), [true]);
+    let before = stage.received();
+    stage.play(60, &[0]);
+    assert_eq!(stage.received(), before);
+    stage.cap(None, true);
+    stage.play(60, &[0]);
+    assert_eq!(stage.pauses(), [false]);
+    assert!(stage.received() > before + 60);
+    stage.seamless();
+}
+
+#[test]
+fn without_leave_to_pause_the_smallest_layer_goes_on_over_any_bound() {
+    let mut stage = Stage::new();
+    stage.wish(2, 3, false);
+    stage.play(60, &[0, 1, 2]);
+    stage.cap(Some(5_000), false);
+    stage.play(60, &[0, 1, 2]);
+    let before = stage.received();
+    stage.play(60, &[0, 1, 2]);
+    assert_eq!(stage.pauses(), []);
+    assert!(stage.received() > before);
+    let layers = stage.seamless();
+    assert_eq!(layers.last(), Some(&0));
+}
+
+#[test]
+fn frame_rate_is_given_up_before_a_picture() {
+    let mut stage = Stage::new();
+    stage.wish(0, 3, false);
+    stage.play(90, &[0]);
+    let before = stage.received();
+    stage.play(60, &[0]);
+    let full = stage.received() - before;
+    stage.cap(Some(110_000), true);
+    stage.play(60, &[0]);
+    let before = stage.received();
+    stage.play(60, &[0]);
+    let capped = stage.received() - before;
+    assert!(capped * 4 <= full * 3 && capped > 0, "{capped} of {full}");
+    assert_eq!(stage.pauses(), []);
+    stage.seamless();
+}
