@@ -7,8 +7,7 @@ from typing import Any
 
 import pytest
 
-from sfu.core.media_commands import SetBandwidthCap
-from sfu.core.media_events import MediaEvent, Rejected, SenderLoss, TrackLoss
+from sfu.core.media_events import MediaEvent, SenderLoss, TrackLoss
 from sfu.media import EngineAdapter, engine_config
 
 
