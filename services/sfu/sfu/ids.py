@@ -15,9 +15,19 @@ UFRAG_SYMBOLS = 12  # RFC 8445 section 5.3: at least 4 characters; 12 make it un
 PASSWORD_SYMBOLS = 24  # RFC 8445 section 5.3: at least 22 characters
 
 
+_COUNT = len(ids.ALPHABET)
+_SYMBOL_OF_BYTE = bytes(ord(ids.ALPHABET[byte % 64 % _COUNT]) for byte in range(256))
+_LEFT_OUT = bytes(byte for byte in range(256) if byte % 64 >= _COUNT)
+"""Bytes that would make some symbols likelier than others."""
+
+
 def text(symbols: int) -> str:
     """Random text of the LiveKit id alphabet, about 5.8 bits a symbol."""
-    return "".join(secrets.choice(ids.ALPHABET) for _ in range(symbols))
+    found = b""
+    while len(found) < symbols:
+        # All at once: a join needs some eighty symbols, and a call of the kernel for each took 0.3 ms.
+        found += secrets.token_bytes(2 * symbols).translate(_SYMBOL_OF_BYTE, _LEFT_OUT)
+    return found[:symbols].decode()
 
 
 class StageIds:
@@ -29,7 +39,7 @@ class StageIds:
 
     def sid(self, prefix: str) -> str:
         """`prefix` and 12 random symbols."""
-        return ids.new_sid(prefix, secrets.choice)
+        return prefix + text(ids.SYMBOLS)
 
     def ice_credentials(self) -> tuple[str, str]:
         """(ufrag, pwd) for one ICE session."""
