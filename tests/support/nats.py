@@ -54,6 +54,7 @@ class Cable:
         self._server: asyncio.Server | None = None
         self._port = 0
         self._writers: set[asyncio.StreamWriter] = set()
+        self._connections: set[asyncio.Task[None]] = set()
 
     @property
     def url(self) -> str:
@@ -73,6 +74,8 @@ class Cable:
             yield self
         finally:
             self.pull()
+            # A socket that is still open when the loop ends fails some later test.
+            await asyncio.gather(*self._connections)
 
     def pull(self) -> None:
         """End every connection and refuse new ones."""
@@ -87,22 +90,31 @@ class Cable:
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        for target in self._targets:
-            with suppress(OSError):
-                server_reader, server_writer = await asyncio.open_connection(*target)
-                break
-        else:
-            writer.transport.abort()
-            return
-        self._writers |= {writer, server_writer}
+        task = asyncio.current_task()
+        assert task is not None
+        self._connections.add(task)
+        writers = [writer]
         try:
+            for target in self._targets:
+                with suppress(OSError):
+                    server_reader, server_writer = await asyncio.open_connection(*target)
+                    break
+            else:
+                return
+            writers.append(server_writer)
+            if self._server is None or not self._server.is_serving():
+                return  # pulled meanwhile
+            self._writers.update(writers)
             await asyncio.gather(
                 _copy(reader, server_writer), _copy(server_reader, writer), return_exceptions=True
             )
         finally:
-            self._writers -= {writer, server_writer}
-            writer.transport.abort()
-            server_writer.transport.abort()
+            self._writers.difference_update(writers)
+            for each in writers:
+                each.transport.abort()
+                with suppress(OSError):
+                    await each.wait_closed()
+            self._connections.discard(task)
 
 
 async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

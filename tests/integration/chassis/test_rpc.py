@@ -232,7 +232,7 @@ def test_a_missing_certificate_file_is_named(tmp_path: Path) -> None:
 async def lossy(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
     """A connection to `address` on which nothing arrives any more once the event is set, and nobody is told."""
     silent = asyncio.Event()
-    writers: list[asyncio.StreamWriter] = []
+    connections: set[asyncio.Task[None]] = set()
 
     async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while data := await reader.read(65536):
@@ -240,18 +240,28 @@ async def lossy(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
                 writer.write(data)
 
     async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        connections.add(task)
         host, _, port = address.rpartition(":")
         far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        writers.extend((writer, far_writer))
-        with suppress(ConnectionError):
-            await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+        try:
+            with suppress(ConnectionError):
+                await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
+        finally:
+            for each in (writer, far_writer):
+                each.transport.abort()
+                with suppress(ConnectionError):
+                    await each.wait_closed()
 
     server = await asyncio.start_server(connect, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()[:2]
     yield f"{host}:{port}", silent
     server.close()
-    for writer in writers:
-        writer.close()
+    for connection in connections:
+        connection.cancel()
+    # A socket that is still open when the loop ends fails some later test.
+    await asyncio.gather(*connections, return_exceptions=True)
 
 
 async def test_a_peer_that_vanished_is_known_within_seconds() -> None:
