@@ -6,6 +6,7 @@ forwards those (stage.py). Limits: LiveKit signal protocol.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import Final
 
 from livekit.protocol import models, rtc
@@ -13,6 +14,7 @@ from livekit.protocol import models, rtc
 from contracts.room.v1 import room_pb2
 from sfu.core.data_tracks import MAX_HANDLE
 from sfu.core.effects import Step
+from sfu.core.limits import MAX_PUBLISH_DATA_TRACK_BYTES
 from sfu.core.session import Reason, SignalSession
 
 DATA_TRACK_PREFIX: Final = "DTR_"
@@ -29,9 +31,9 @@ class DataPublishing:
         self._session = session
         self._tracks: dict[int, models.DataTrackInfo] = {}
 
-    def knows(self, track_sid: str) -> bool:
-        """Whether a data track of this sid is published by this session."""
-        return any(track.sid == track_sid for track in self._tracks.values())
+    def knows(self, track_sids: Set[str]) -> bool:
+        """Whether data tracks of all these sids are published by this session."""
+        return track_sids <= {track.sid for track in self._tracks.values()}
 
     def publish(self, request: rtc.PublishDataTrackRequest, step: Step) -> None:
         """`publish_data_track_response`, or a `request_response` that says why not."""
@@ -94,6 +96,10 @@ class DataPublishing:
         if _has_bad_encoding(request):
             message = f"a custom encoding must have 1..{MAX_CUSTOM_ENCODING_BYTES} bytes"
             return Reason.INVALID_REQUEST, message
+        size = request.ByteSize()
+        if size > MAX_PUBLISH_DATA_TRACK_BYTES:
+            message = f"the request is {size} bytes, the limit is {MAX_PUBLISH_DATA_TRACK_BYTES}"
+            return Reason.LIMIT_EXCEEDED, message
         if request.pub_handle in self._tracks:
             message = f"the handle {request.pub_handle} is in use by another data track"
             return Reason.DUPLICATE_HANDLE, message

@@ -8,15 +8,13 @@ absence, and are given up when a track never came to be known. The wished frame 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 
 from livekit.protocol import models, rtc
 
 from sfu.core.data_tracks import DataTrackRow, DataTracks
 from sfu.core.effects import Step
+from sfu.core.limits import MAX_WISHES, is_possible_sid
 from sfu.core.session import Opening, SignalSession
-
-MAX_WISHES: Final = 4096
 
 
 @dataclass(slots=True)
@@ -112,7 +110,7 @@ class DataSubscribing:
     def _want(self, track_sid: str, *, is_wanted: bool, now: float) -> None:
         wish = self._wishes.get(track_sid)
         if wish is None:
-            if len(self._wishes) < MAX_WISHES:
+            if len(self._wishes) < MAX_WISHES and is_possible_sid(track_sid):
                 self._wishes[track_sid] = DataWish(is_wanted, now)
         elif wish.is_wanted != is_wanted:
             wish.is_wanted, wish.wanted_at = is_wanted, now

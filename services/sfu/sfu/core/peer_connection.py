@@ -10,6 +10,7 @@ import json
 from dataclasses import dataclass, field
 
 from sfu.core.effects import Step
+from sfu.core.limits import MAX_CANDIDATE_BYTES
 from sfu.core.media_commands import (
     AddRemoteCandidate,
     ClosePeerConnection,
@@ -138,6 +139,8 @@ def is_udp(candidate: str) -> bool:
 
 
 def _candidate_of(candidate_init: str) -> str:
+    if len(candidate_init.encode()) > MAX_CANDIDATE_BYTES:
+        raise BadCandidate(f"candidate is over {MAX_CANDIDATE_BYTES} bytes")
     try:
         init = json.loads(candidate_init)
     except (ValueError, RecursionError) as error:
@@ -149,6 +152,8 @@ def _candidate_of(candidate_init: str) -> str:
         return ""
     if not isinstance(candidate, str):
         raise BadCandidate("candidate is not text")
+    if not candidate.isascii():
+        raise BadCandidate("candidate is not ASCII")
     candidate = candidate.strip().removeprefix("a=")
     if candidate and not candidate.startswith("candidate:"):
         candidate = f"candidate:{candidate}"

@@ -23,6 +23,7 @@ WIRE_QUALITIES: dict[int, models.VideoQuality] = {
 }
 
 ALL_TEMPORAL_LAYERS = 3
+MAX_PRIORITY = 255  # of the engine's senders
 ASSUMED_FRAME_RATE = 30  # AddTrack names no frame rate
 SIZE_TOLERANCE = 0.9  # a layer counts as large enough from 90 % of the asked height
 FIRST_EVALUATION = 10.0  # seconds after publication, when nobody subscribed
@@ -49,7 +50,7 @@ class TrackSetting:
             width=request.width,
             height=request.height,
             fps=request.fps,
-            priority=request.priority,
+            priority=min(request.priority, MAX_PRIORITY),
         )
 
 

@@ -15,12 +15,17 @@ from contracts.room.v1 import room_pb2
 from sfu.core.data_blobs import MAX_KEY_BYTES, is_key
 from sfu.core.effects import ABNORMAL, Step
 from sfu.core.fallback import Preference
+from sfu.core.limits import (
+    MAX_TRACK_LIST,
+    MAX_TRACKS_PER_REQUEST,
+    excess_of_add_track,
+    excess_of_permission,
+)
 from sfu.core.participant import Action, DisconnectReason, Participant
 from sfu.core.peer_connection import BadCandidate
 from sfu.core.quality import TrackSetting
 from sfu.core.session import Reason
 
-MAX_TRACKS_PER_REQUEST = 4096
 NO_TRACK = "track does not exist"
 
 
@@ -55,6 +60,10 @@ def trickle(participant: Participant, request: rtc.TrickleRequest, step: Step) -
 
 def add_track(participant: Participant, request: rtc.AddTrackRequest, step: Step) -> None:
     """The client announces a track."""
+    excess = excess_of_add_track(request)
+    if excess is not None:
+        participant.respond_to(step, Reason.LIMIT_EXCEEDED, excess, add_track=request)
+        return
     participant.publishing.add_track(request, step)
 
 
@@ -95,6 +104,10 @@ def subscription_permission(
         for entry in request.track_permissions
     ):
         return
+    excess = excess_of_permission(request)
+    if excess is not None:
+        participant.respond_to(step, Reason.LIMIT_EXCEEDED, excess)
+        return
     participant.tell_room(
         step,
         subscription_permission_changed=room_pb2.SubscriptionPermissionChanged(
@@ -106,9 +119,9 @@ def subscription_permission(
 def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> None:
     """After a resume: what the client believes. Wrong about its tracks: the session ends."""
     believed = [published.track.sid for published in request.publish_tracks]
-    believed_data = [published.info.sid for published in request.publish_data_tracks]
-    if any(participant.publishing.publications.get(sid) is None for sid in believed) or not all(
-        participant.data_publishing.knows(sid) for sid in believed_data
+    believed_data = {published.info.sid for published in request.publish_data_tracks}
+    if any(participant.publishing.publications.get(sid) is None for sid in believed) or not (
+        participant.data_publishing.knows(believed_data)
     ):
         participant.fail(step, "sync_state names tracks that are not published here")
         return
@@ -138,7 +151,7 @@ def simulate(  # noqa: C901 - a table
             preference = Preference(value) if known else Preference.ANY
             participant.switch_candidates(preference, step)
         case "subscriber_bandwidth":
-            participant.cap_bandwidth(value, step)
+            participant.cap_bandwidth(max(value, 0), step)
         case _ if not value:
             pass
         case "server_leave":
@@ -213,6 +226,12 @@ def update_audio_track(
     if track is None:
         participant.respond_to(step, Reason.NOT_FOUND, NO_TRACK, update_audio_track=request)
         return
+    if len(request.features) > MAX_TRACK_LIST:
+        excess = f"features are {len(request.features)}, the limit is {MAX_TRACK_LIST}"
+        participant.respond_to(step, Reason.LIMIT_EXCEEDED, excess, update_audio_track=request)
+        return
+    if list(track.info.audio_features) == list(request.features):
+        return
     track.set_audio_features(request.features)
     participant.publishing.tell_track(track, step)
 
@@ -224,6 +243,8 @@ def update_video_track(
     track = participant.publishing.publications.get(request.track_sid)
     if track is None:
         participant.respond_to(step, Reason.NOT_FOUND, NO_TRACK, update_video_track=request)
+        return
+    if (track.info.width, track.info.height) == (request.width, request.height):
         return
     track.info.width = request.width
     track.info.height = request.height

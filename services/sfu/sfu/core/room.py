@@ -558,6 +558,8 @@ class Room:
                 if publisher is None:
                     return  # names nobody: the whole message is void
                 row.participant_identity = publisher.identity
+        if permission == member.subscription_permission:
+            return
         member.subscription_permission = permission
         for track in member.tracks.values():
             self.order(self.node_ids, self._listing(member, track))

@@ -72,6 +72,8 @@ class Subscribing:
 
     def subscribe(self, track_sid: str, *, is_wanted: bool, step: Step) -> None:
         """The client or an admin wishes a track, or no longer."""
+        if not self.subscriptions.has_room_for(track_sid):
+            return
         subscription = self.subscriptions.want(track_sid, is_wanted=is_wanted, now=step.now)
         if is_wanted:
             subscription.refused = frozenset()

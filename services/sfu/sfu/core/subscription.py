@@ -17,6 +17,7 @@ from livekit.protocol import models
 from contracts.room.v1 import room_pb2
 from sfu.core.codecs import sendable
 from sfu.core.data_tracks import DataTracks
+from sfu.core.limits import MAX_WISHES, is_possible_sid
 from sfu.core.plans import DownTrack, Kind, SenderPlan
 from sfu.core.quality import HIGH, LOW, TrackSetting
 
@@ -149,8 +150,6 @@ class Subscriptions:
     A setting may come before the subscription it is for.
     """
 
-    MAX_SETTINGS = 4096
-
     def __init__(self, *, has_adaptive_stream: bool) -> None:
         self._subscriptions: dict[str, Subscription] = {}
         self._settings: dict[str, TrackSetting] = {}
@@ -164,6 +163,12 @@ class Subscriptions:
     def get(self, track_sid: str) -> Subscription | None:
         """The wish for a track, if ever expressed."""
         return self._subscriptions.get(track_sid)
+
+    def has_room_for(self, track_sid: str) -> bool:
+        """Whether a client may wish this track: it has not wished more than any room has."""
+        return track_sid in self._subscriptions or (
+            len(self._subscriptions) < MAX_WISHES and is_possible_sid(track_sid)
+        )
 
     def want(self, track_sid: str, *, is_wanted: bool, now: float) -> Subscription:
         """Express a wish; the time of an unchanged wish stays."""
@@ -192,7 +197,9 @@ class Subscriptions:
 
     def set_setting(self, track_sid: str, setting: TrackSetting) -> bool:
         """False when a client set more tracks than any room has."""
-        if track_sid not in self._settings and len(self._settings) >= self.MAX_SETTINGS:
+        if track_sid not in self._settings and (
+            len(self._settings) >= MAX_WISHES or not is_possible_sid(track_sid)
+        ):
             return False
         self._settings[track_sid] = setting
         return True
