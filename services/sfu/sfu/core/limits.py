@@ -7,6 +7,7 @@ takes (SDP: the media core). Each is far above what the published SDKs send.
 
 from __future__ import annotations
 
+from collections.abc import Sized
 from typing import Final
 
 from livekit.protocol import rtc
@@ -34,7 +35,7 @@ MAX_CANDIDATE_BYTES: Final = 4096
 def excess_of_add_track(request: rtc.AddTrackRequest) -> str | None:
     """What is too large in the announcement of a track; None when all fits."""
     cids = (request.cid, *(codec.cid for codec in request.simulcast_codecs))
-    lists = (
+    lists: tuple[tuple[str, Sized], ...] = (
         ("layers", request.layers),
         ("simulcast_codecs", request.simulcast_codecs),
         ("audio_features", request.audio_features),
