@@ -2,7 +2,6 @@
 
 import asyncio
 import io
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -18,18 +17,6 @@ from tests.support.fronts import (
     running_placement,
     settled,
 )
-
-
-@pytest.fixture
-async def front() -> AsyncIterator[Front]:
-    """Signaling on a free port, with one node."""
-    async with running_node() as node:
-        placement = ScriptedPlacement([node])  # type: ignore[abstract]
-        async with (
-            running_placement(placement) as address,
-            running_front(placement, address) as front,
-        ):
-            yield front
 
 
 async def test_health_is_ok_while_it_serves_and_406_when_it_is_not_ready(front: Front) -> None:

@@ -1,7 +1,6 @@
 """Real WebSockets and HTTP against signaling, real gRPC to a placement and a node that do as the test says."""
 
 import asyncio
-from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
@@ -18,18 +17,6 @@ from tests.support.fronts import (
     running_placement,
     settled,
 )
-
-
-@pytest.fixture
-async def front() -> AsyncIterator[Front]:
-    """Signaling on a free port, with one node."""
-    async with running_node() as node:
-        placement = ScriptedPlacement([node])  # type: ignore[abstract]
-        async with (
-            running_placement(placement) as address,
-            running_front(placement, address) as front,
-        ):
-            yield front
 
 
 async def test_a_join_is_opened_on_the_rooms_node_and_answered_in_the_first_frame(

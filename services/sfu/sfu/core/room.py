@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping
-from typing import assert_never, cast
+from typing import Any, assert_never, cast
 
 from livekit.protocol import models as lk
 from livekit.protocol import room as api
@@ -452,16 +452,7 @@ class Room:
         self.order(self.node_ids, room_pb2.Order(delist_data_track=delist))
 
     def _data_listing(self, publisher: Member, track: lk.DataTrackInfo) -> room_pb2.Order:
-        allowed = publisher.allowed_identities(track.sid)
-        listing = room_pb2.ListDataTrack(
-            publisher_sid=publisher.sid,
-            publisher_identity=publisher.identity,
-            track=track.SerializeToString(),
-            media_node_id=publisher.node_id,
-            restricted=allowed is not None,
-            allowed_identities=allowed or (),
-            publisher_hidden=publisher.is_hidden,
-        )
+        listing = room_pb2.ListDataTrack(**_row(publisher, track))
         return room_pb2.Order(list_data_track=listing)
 
     def _store_blob(self, member: Member, request: rtc.StoreDataBlobRequest) -> None:
@@ -669,16 +660,7 @@ class Room:
             self.order(self.node_ids, room_pb2.Order(show_participants=show))
 
     def _listing(self, publisher: Member, track: lk.TrackInfo) -> room_pb2.Order:
-        allowed = publisher.allowed_identities(track.sid)
-        listing = room_pb2.ListTrack(
-            publisher_sid=publisher.sid,
-            publisher_identity=publisher.identity,
-            track=track.SerializeToString(),
-            media_node_id=publisher.node_id,
-            restricted=allowed is not None,
-            allowed_identities=allowed or (),
-            publisher_hidden=publisher.is_hidden,
-        )
+        listing = room_pb2.ListTrack(**_row(publisher, track))
         return room_pb2.Order(list_track=listing)
 
     def _count(self) -> None:
@@ -941,6 +923,20 @@ class Room:
 
     def info_now(self, member: Member) -> lk.ParticipantInfo:
         return lk.ParticipantInfo.FromString(member.bytes())
+
+
+def _row(publisher: Member, track: lk.TrackInfo | lk.DataTrackInfo) -> dict[str, Any]:
+    """What both directories say of a track: the fields of ListTrack and of ListDataTrack."""
+    allowed = publisher.allowed_identities(track.sid)
+    return {
+        "publisher_sid": publisher.sid,
+        "publisher_identity": publisher.identity,
+        "track": track.SerializeToString(),
+        "media_node_id": publisher.node_id,
+        "restricted": allowed is not None,
+        "allowed_identities": allowed or (),
+        "publisher_hidden": publisher.is_hidden,
+    }
 
 
 def _mark_departed(member: Member, reason: int) -> None:
