@@ -13,7 +13,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from livekit.protocol import models, rtc
 
@@ -383,10 +383,7 @@ class FakePublisherNegotiation:
         fresh_credentials: tuple[str, str],
         candidates: Sequence[str] = (),
     ) -> plans.Answered:
-        try:
-            offer = json.loads(offer_sdp)
-        except ValueError as error:
-            raise negotiation.BadDescription("not JSON") from error
+        offer = _read(offer_sdp, "ufrag", "sections")
         is_restart = bool(self._ufrag) and offer["ufrag"] != self._ufrag
         self._ufrag = offer["ufrag"]
         self.candidates = tuple(candidates)
@@ -538,10 +535,7 @@ class FakeSubscriberNegotiation:
     def apply_answer(self, answer_sdp: str, now: float, answer_id: int = 0) -> plans.Applied | None:
         if not self._is_outstanding:
             return None
-        try:
-            answer = json.loads(answer_sdp)
-        except ValueError as error:
-            raise negotiation.BadDescription("not JSON") from error
+        answer = _read(answer_sdp, "ufrag")
         self._is_outstanding = False
         accepts = answer.get("accepts", ())
         refused = [
@@ -558,6 +552,17 @@ class FakeSubscriberNegotiation:
             tuple(sender_plan(track, str(index + 1), accepts) for index, track in enumerate(added)),
             codec_unsupported=tuple(refused),
         )
+
+
+def _read(description: str, *members: str) -> dict[str, Any]:
+    """A description of the scripted clients: JSON, where these members stand."""
+    try:
+        read = json.loads(description)
+    except ValueError as error:
+        raise negotiation.BadDescription("not JSON") from error
+    if not isinstance(read, dict) or not all(member in read for member in members):
+        raise negotiation.BadDescription(f"not an object with {members}")
+    return read
 
 
 def sender_plan(track: plans.DownTrack, mid: str, accepts: Sequence[str] = ()) -> plans.SenderPlan:
