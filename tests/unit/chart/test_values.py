@@ -8,8 +8,9 @@ import jsonschema
 import pytest
 import yaml
 
+from chassis.roles import MEMBERS
 from placement.settings import PlacementSettings
-from sfu.settings import SfuSettings
+from sfu.settings import SfuSettings, TurnServerSettings
 from signaling.settings import SignalingSettings
 from tools import chart_nats
 from tools.chart_values import SOURCE, ValuesError, read, schema, stale
@@ -80,6 +81,17 @@ def test_service_block_inherits_documentation_from_an_earlier_one() -> None:
 def test_every_setting_of_the_chart_is_one_of_the_service(service: str, settings: Any) -> None:
     names = [_snake(key) for key in yaml.safe_load(VALUES)[service]["settings"]]
     assert [name for name in names if name not in settings.model_fields] == []
+
+
+def test_turn_server_of_the_chart_can_say_what_the_service_takes_but_no_plain_credential() -> None:
+    server = schema(read(VALUES))["properties"]["sfu"]["properties"]["settings"]["properties"]
+    told = {_snake(key) for key in server["turnServers"]["items"]["properties"]}
+    assert told == set(TurnServerSettings.model_fields) - {"credential"}
+
+
+def test_role_of_the_chart_can_say_what_the_services_take() -> None:
+    roles = schema(read(VALUES))["properties"]["roles"]
+    assert set(roles["additionalProperties"]["properties"]) == set(MEMBERS)
 
 
 def _snake(key: str) -> str:
