@@ -22,6 +22,13 @@ from contracts.room.v1 import room_pb2
 from sfu.core import media_commands as commands
 from sfu.core import negotiation, plans, stage
 from sfu.core.codecs import DEFAULT_ENABLED
+from sfu.core.forwarding import (
+    ForwardingEffect,
+    GuestAdmitted,
+    GuestEnded,
+    GuestRefused,
+    WishTold,
+)
 from sfu.core.media_events import (
     OWNER_SHIFT,
     Connected,
@@ -169,6 +176,7 @@ class World:
         self.commands: list[commands.Command] = []
         self.facts: list[room_pb2.Fact] = []
         self.moves: list[MovingEffect] = []
+        self.forwards: list[ForwardingEffect] = []
         self.dropped: list[str] = []
         self.clients: dict[stage.SocketRef, Client] = {}
         self._sockets = itertools.count(1)
@@ -317,6 +325,8 @@ class World:
                         self.clients[socket].close_code = code
                     case stage.CountDropped(why):
                         self.dropped.append(why)
+                    case GuestAdmitted() | GuestRefused() | GuestEnded() | WishTold():
+                        self.forwards.append(effect)
                     case ArrivalAdmitted() | ArrivalRefused() | HandedOver():
                         self.moves.append(effect)
                     case stage.RateConnections():

@@ -15,7 +15,7 @@ from livekit.protocol import models as lk
 from livekit.protocol import room as api
 
 from chassis import ids
-from chassis.errors import InvalidArgument, Malformed, Unavailable
+from chassis.errors import FailedPrecondition, InvalidArgument, Malformed, Unavailable
 from contracts.node.v1 import node_pb2
 from contracts.placement.v1 import placement_pb2
 from sfu.core.member import Member
@@ -76,7 +76,12 @@ class Moves:
         info = await source.call("GetParticipant", asked.SerializeToString(), role_identity)
         if self._rooms.is_frozen:
             raise Unavailable(FROZEN)
-        return lk.ParticipantInfo.FromString(info)
+        participant = lk.ParticipantInfo.FromString(info)
+        if lk.ParticipantInfo.FORWARDED in participant.kind_details:
+            raise FailedPrecondition(
+                "the participant is forwarded from another room: move it there"
+            )
+        return participant
 
     async def _check_capacity(
         self, assigned: placement_pb2.AssignRoomResponse, info: lk.ParticipantInfo

@@ -23,6 +23,7 @@ from sfu.core import room_events, stage
 from sfu.core.configuration import RoomWish
 from sfu.core.grants import BadClaims, Grants
 from sfu.core.media_events import MediaEvent, split_by_owner
+from sfu.forwards import Forwards
 from sfu.moves import Moves
 from sfu.runner import (
     LINGER_S,
@@ -57,6 +58,7 @@ class Node:
         self._new_owners = itertools.count(1)
         self._moved_ids: dict[int, int] = {}  # engine id -> number of the stage that has it now
         self._moves = Moves(surroundings, self)
+        self._forwards = Forwards(surroundings, self)
         self._lease_changed = asyncio.Event()
         self._ended: OrderedDict[str, int] = OrderedDict()  # room name -> highest epoch that ended
         self._doubted = asyncio.Event()
@@ -203,6 +205,8 @@ class Node:
             raise NotFound(room_events.NO_ROOM)
         if request.method == "MoveParticipant":
             return await self._moves.move(runner, request)
+        if request.method == "ForwardParticipant":
+            return await self._forwards.forward(runner, request)
         return await runner.call(
             request.method, request.request, request.role_identity, request.patience_ms / 1000
         )

@@ -12,7 +12,7 @@ import asyncio
 import itertools
 import secrets
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, Protocol, assert_never
 
@@ -30,9 +30,10 @@ from contracts.placement.v1 import placement_pb2
 from contracts.room.v1 import room_pb2
 from sfu import ids
 from sfu.checkpoints import Checkpoints, Saved
-from sfu.core import link, moving, room, room_events, stage
+from sfu.core import forwarding, link, moving, room, room_events, stage
 from sfu.core.configuration import RoomWish
 from sfu.core.media_commands import Command
+from sfu.core.media_events import AudioLevels
 from sfu.core.renewal import Renewal
 from sfu.joins import Joins
 from sfu.metrics import SfuMetrics
@@ -100,6 +101,7 @@ class StageMachine(Protocol):
 
     def way_out(self, participant_sid: str) -> moving.Way: ...
     def joining(self, participant_sid: str, wall_ms: int) -> room_pb2.JoinRequested | None: ...
+    def media_of(self, track_sids: Sequence[str]) -> dict[str, forwarding.EngineTracks]: ...
 
 
 class Homes(Protocol):
@@ -237,6 +239,22 @@ class Carried:
     departed: tuple[bytes, ...]
 
 
+@dataclass(slots=True)
+class _Forward:
+    """A participant of this room that is shown in another, and how it was last shown there."""
+
+    identity: str
+    guest_sid: str
+    destination: RoomRunner
+    image: forwarding.Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _ExpectedGuest:
+    done: asyncio.Future[None]
+    identity: str
+
+
 Fetch = Callable[[], Carried | None]
 
 
@@ -285,6 +303,9 @@ class RoomRunner:
         self._calls: dict[int, asyncio.Future[bytes]] = {}
         self._call_ids = itertools.count(1)
         self._expected: dict[str, _Expected] = {}  # by sid
+        self._forwards: dict[str, _Forward] = {}  # of participants here, by guest sid
+        self._guests_of: dict[str, RoomRunner] = {}  # by guest sid: the rooms of those shown here
+        self._expected_guests: dict[str, _ExpectedGuest] = {}
         self._handed_over: moving.HandedOver | None = None
         self.stage_number = 0
         """Of the stage here, among the stages of this node; 0 before there is one."""
@@ -447,6 +468,119 @@ class RoomRunner:
             self._inbox = kept
         return Carried(handed_over, moving.departures(others, participant_sid))
 
+    # --------------------------------------------------------- participants shown in other rooms
+
+    def guest_joining(self, identity: str) -> room_pb2.JoinRequested | None:
+        """A participant as it would ask to be shown in another room; None: it is not on this node."""
+        member = None if self._room is None else self._room.find(identity)
+        if member is None or member.node_id != self._around.node_id:
+            return None
+        info = member.info
+        return room_pb2.JoinRequested(
+            identity=identity,
+            name=info.name,
+            metadata=info.metadata,
+            attributes=dict(info.attributes),
+            kind=info.kind,
+            kind_details={*info.kind_details, lk.ParticipantInfo.FORWARDED},
+            permission=info.permission.SerializeToString(),
+            region=info.region,
+            joined_at_ms=self._around.clock.wall_ms(),
+            forwarded_from=self.lease.room_name,
+        )
+
+    def forwards_to(self, identity: str, destination: RoomRunner) -> bool:
+        """Is the participant shown there already?"""
+        return any(
+            forward.identity == identity and forward.destination is destination
+            for forward in self._forwards.values()
+        )
+
+    async def show_guest(
+        self, guest_sid: str, joining: room_pb2.JoinRequested, source: RoomRunner
+    ) -> None:
+        """Show somebody of another room here; ServiceError as the Room refused it."""
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._expected_guests[guest_sid] = _ExpectedGuest(done, joining.identity)
+        self._guests_of[guest_sid] = source
+        self.post(ForStage(forwarding.GuestAnnounced(guest_sid, joining)))
+        try:
+            async with asyncio.timeout(API_DEADLINE_S):
+                await done
+        except TimeoutError:
+            self.post(ForStage(forwarding.GuestLeft(guest_sid, lk.JOIN_FAILURE)))
+            raise Unavailable("the destination room did not answer in time") from None
+        finally:
+            self._expected_guests.pop(guest_sid, None)
+
+    def _forward(self, forward: _Forward) -> None:
+        self._forwards[forward.guest_sid] = forward
+        self._arrived.set()
+
+    def _perform_forwarding(self, effect: forwarding.ForwardingEffect) -> None:
+        match effect:
+            case forwarding.GuestAdmitted(sid):
+                expected, source = self._expected_guests.get(sid), self._guests_of.get(sid)
+                if expected is not None and source is not None and not expected.done.done():
+                    source._forward(_Forward(expected.identity, sid, self))
+                    expected.done.set_result(None)
+            case forwarding.GuestRefused(sid, code, message):
+                self._guests_of.pop(sid, None)
+                expected = self._expected_guests.get(sid)
+                if expected is not None and not expected.done.done():
+                    expected.done.set_exception(ServiceError.of(code, message))
+            case forwarding.GuestEnded(sid):
+                source = self._guests_of.pop(sid, None)
+                if source is not None:
+                    source._end_forward(sid)
+            case forwarding.WishTold(wish):
+                source = self._guests_of.get(wish.guest_sid)
+                if source is not None:
+                    source.post(ForStage(wish))
+            case _:
+                assert_never(effect)
+
+    def _end_forward(self, guest_sid: str) -> None:
+        forward = self._forwards.pop(guest_sid, None)
+        if forward is not None:
+            self.post(ForStage(forwarding.WishesEnded(guest_sid, forward.identity)))
+
+    def _follow_forwards(self) -> None:
+        """Show those who are forwarded as they are now; who is gone is gone there, too."""
+        for forward in list(self._forwards.values()):
+            image = None if self.is_ending else self._image(forward.identity)
+            if image is None:
+                self._withdraw(forward)
+            elif image != forward.image:
+                forward.image = image
+                changed = forwarding.GuestChanged(forward.guest_sid, image)
+                forward.destination.post(ForStage(changed))
+
+    def _withdraw(self, forward: _Forward) -> None:
+        room = self._room
+        reason = 0 if room is None else room.departure_reason(forward.identity)
+        self._end_forward(forward.guest_sid)
+        forward.destination.post(ForStage(forwarding.GuestLeft(forward.guest_sid, reason)))
+
+    def _image(self, identity: str) -> forwarding.Image | None:
+        member = None if self._room is None else self._room.find(identity)
+        if member is None or self._stage is None or member.forwarded_from:
+            return None
+        restriction = member.subscription_permission
+        return forwarding.Image(
+            info=member.bytes(),
+            restriction=None if restriction is None else restriction.SerializeToString(),
+            media=self._stage.media_of(list(member.tracks)),
+        )
+
+    def _share_levels(self, levels: tuple[tuple[int, int, float], ...]) -> None:
+        for forward in self._forwards.values():
+            image = forward.image
+            rows = tuple(row for row in levels if image is not None and image.has_media(row[0]))
+            if rows:
+                shared = stage.MediaArrived(AudioLevels(rows))
+                forward.destination.post(ForStage(shared))
+
     def _perform_move(self, effect: moving.MovingEffect) -> None:
         match effect:
             case moving.ArrivalAdmitted(sid, admit):
@@ -508,6 +642,8 @@ class RoomRunner:
                 await self._wait()
                 self._work_for(TURN_S)
                 self._tick()
+                if self._forwards:
+                    self._follow_forwards()
                 if self._inbox:
                     await asyncio.sleep(0)
         finally:
@@ -516,6 +652,10 @@ class RoomRunner:
                 self._dialing.cancel()
             for _, wire in self._wires.values():
                 wire.close("the room is over here", refused=False)
+            for forward in list(self._forwards.values()):
+                self._withdraw(forward)
+            for guest_sid, source in self._guests_of.items():
+                source._end_forward(guest_sid)
             self._disappoint()
             for socket in self.sockets:
                 self._around.sockets.close(socket, "room is over")
@@ -528,6 +668,9 @@ class RoomRunner:
         for expected in self._expected.values():
             if not expected.done.done():
                 expected.done.set_exception(Unavailable("the destination room is closing"))
+        for guest in self._expected_guests.values():
+            if not guest.done.done():
+                guest.done.set_exception(Unavailable("the destination room is closing"))
 
     def _work_for(self, seconds: float) -> None:
         clock = self._around.clock
@@ -726,12 +869,16 @@ class RoomRunner:
 
     def _feed_stage(self, event: stage.Event) -> None:  # noqa: C901 - one match of all effects
         if self._stage is None:
-            if not isinstance(event, stage.SocketOpened | moving.ArrivalAnnounced):
+            opens = stage.SocketOpened | moving.ArrivalAnnounced | forwarding.GuestAnnounced
+            if not isinstance(event, opens):
                 return
             self._stage = self._open_stage()
         if isinstance(event, stage.SocketGone):
             self.sockets.discard(event.socket)
             self._waiting_signals.pop(event.socket, None)
+        if self._forwards and isinstance(event, stage.MediaArrived):
+            if isinstance(event.event, AudioLevels):
+                self._share_levels(event.event.levels)
         clock = self._around.clock
         now = clock.now()
         self._joins.taken(event, now)
@@ -751,6 +898,13 @@ class RoomRunner:
                     pass  # only observed
                 case moving.ArrivalAdmitted() | moving.ArrivalRefused() | moving.HandedOver():
                     self._perform_move(effect)
+                case (
+                    forwarding.GuestAdmitted()
+                    | forwarding.GuestRefused()
+                    | forwarding.GuestEnded()
+                    | forwarding.WishTold()
+                ):
+                    self._perform_forwarding(effect)
                 case stage.TellRoom(fact):
                     submitted = link.Submitted(fact.SerializeToString())
                     self._work.append(ForLink("stage", self._around.node_id, submitted))

@@ -12,6 +12,7 @@ from typing import Protocol
 from contracts.room.v1 import room_pb2
 from sfu.core.codecs import AUDIO_MIMES, VIDEO_MIMES
 from sfu.core.connection_quality import ConnectionScore
+from sfu.core.forwarding import ForwardingEffect
 from sfu.core.ice_servers import NO_SERVERS, IceServers
 from sfu.core.media_commands import Command
 from sfu.core.moving import MovingEffect
@@ -86,6 +87,7 @@ Effect = (
     | CountDropped
     | RateConnections
     | MovingEffect
+    | ForwardingEffect
     | Command
 )
 

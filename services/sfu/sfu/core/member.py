@@ -27,6 +27,7 @@ class Member:
     data_tracks: dict[str, lk.DataTrackInfo] = field(default_factory=dict)
     blobs: DataBlobs | None = None
     subscription_permission: rtc.SubscriptionPermission | None = None
+    forwarded_from: str = ""  # the room it is in; nobody here answers for it
     is_announced: bool = False  # somebody else was told of it
     serialized: bytes | None = None  # `info` as of its version
     # Copies of what `info` says, because a room of thousands reads them thousands of times.
@@ -34,7 +35,9 @@ class Member:
     identity: str = field(init=False)
     is_hidden: bool = field(init=False)
     is_recorder: bool = field(init=False)
-    is_dependent: bool = field(init=False)  # recorder or agent: not counted, keeps no room open
+    is_dependent: bool = field(
+        init=False
+    )  # recorder, agent, forwarded: not counted, keeps no room open
 
     @classmethod
     def of(cls, node_id: str, sid: str, request: room_pb2.JoinRequested) -> Member:
@@ -56,7 +59,12 @@ class Member:
             client_protocol=request.client_protocol,
             capabilities=cast("list[lk.ClientInfo.Capability]", request.capabilities),
         )
-        return cls(node_id=node_id, info=info, protocol_version=request.protocol_version)
+        return cls(
+            node_id=node_id,
+            info=info,
+            protocol_version=request.protocol_version,
+            forwarded_from=request.forwarded_from,
+        )
 
     def __post_init__(self) -> None:
         self.sid = self.info.sid
@@ -67,9 +75,10 @@ class Member:
         """Take over what `info.permission` says now."""
         permission, kind = self.info.permission, self.info.kind
         self.is_hidden = permission.hidden
-        self.is_recorder = permission.recorder or kind == lk.ParticipantInfo.EGRESS
+        is_recorder = permission.recorder or kind == lk.ParticipantInfo.EGRESS
+        self.is_recorder = is_recorder and not self.forwarded_from
         is_agent = permission.agent or kind == lk.ParticipantInfo.AGENT
-        self.is_dependent = self.is_recorder or is_agent
+        self.is_dependent = self.is_recorder or is_agent or bool(self.forwarded_from)
 
     def bytes(self) -> bytes:
         """The ParticipantInfo, serialized once per version."""

@@ -119,6 +119,10 @@ class QualityAggregate:
         """The subscription ended."""
         self._wanted.pop(subscriber, None)
 
+    def forget_all(self, prefix: str) -> None:
+        """The subscriptions of all whose names begin like this ended."""
+        self._wanted = {k: v for k, v in self._wanted.items() if not k.startswith(prefix)}
+
     def hurry(self) -> None:
         """Do not wait with the next fall: a codec gave way to another."""
         self._is_hurried = True

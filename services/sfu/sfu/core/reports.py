@@ -17,6 +17,7 @@ from sfu.core import responses
 from sfu.core.connection_quality import ConnectionScore, score_of
 from sfu.core.data import LOSSY_LABEL
 from sfu.core.effects import RateConnections, Step
+from sfu.core.guests import Guests
 from sfu.core.media_commands import SendData
 from sfu.core.participant import Participant
 from sfu.core.session import State
@@ -32,8 +33,9 @@ LOST_PROTOCOL = 11  # older clients do not know the quality LOST
 class Reports:
     """The reports of one stage. `quality_interval` is in seconds."""
 
-    def __init__(self, sessions: Sessions, quality_interval: float) -> None:
+    def __init__(self, sessions: Sessions, guests: Guests, quality_interval: float) -> None:
         self._sessions = sessions
+        self._guests = guests
         self._speakers = Speakers()
         self._scores: dict[str, ConnectionScore] = {}
         self._scored_at: float | None = None
@@ -44,11 +46,15 @@ class Reports:
     def take_levels(self, levels: Iterable[tuple[int, int, float]], step: Step) -> None:
         """One window of (engine track, loudest -dBov, active share)."""
         rows = [
-            (owner.sid, level, share)
+            (sid, level, share)
             for track, level, share in levels
-            if (owner := self._sessions.owner(track)) is not None
+            if (sid := self._speaker(track)) is not None
         ]
         self._tell_speakers(self._speakers.observe(rows, step.now), step)
+
+    def _speaker(self, engine_track: int) -> str | None:
+        owner = self._sessions.owner(engine_track)
+        return self._guests.speaker(engine_track) if owner is None else owner.sid
 
     def _tell_speakers(self, changes: list[Speaker], step: Step) -> None:
         """Equal news is serialized once."""

@@ -286,6 +286,8 @@ class Room:
                 self.depart(member, fact.left.reason)
             case "resume_requested":
                 self._resume(member, fact.resume_requested.tombstones_since_ms)
+            case "profile_followed":
+                self._follow_profile(member, fact.profile_followed)
             case _:
                 self._on_data_fact(member, fact)
 
@@ -385,6 +387,9 @@ class Room:
     def _refusal(self, member: Member, replaced: Member | None) -> dict[str, str] | None:
         if not member.identity:
             return {"code": "invalid_argument", "message": "identity must not be empty"}
+        if member.forwarded_from and replaced is not None:
+            message = f"the destination room has a participant {member.identity} already"
+            return {"code": "already_exists", "message": message}
         limit = self.info.max_participants
         counted = self._participants
         if replaced is not None and not replaced.is_dependent:
@@ -537,6 +542,13 @@ class Room:
         answer.participant = member.bytes()
         order = room_pb2.Order(participant_sid=member.sid, answer_profile_change=answer)
         self.order([member.node_id], order)
+
+    def _follow_profile(self, member: Member, profile: room_pb2.ProfileFollowed) -> None:
+        """Its own room took it, within the same limits."""
+        member.info.name, member.info.metadata = profile.name, profile.metadata
+        member.info.attributes.clear()
+        member.info.attributes.update(profile.attributes)
+        self._show(member, at_once=True)
 
     def _is_role_changed(self, member: Member, attributes: Mapping[str, str]) -> bool:
         role = attributes.get(ROLE_ATTRIBUTE)
@@ -894,6 +906,21 @@ class Room:
         if member is None:
             raise ApiError("not_found", "participant does not exist")
         return member
+
+    def member_here(self, identity: str) -> Member:
+        """One that is in this room itself, so that its session can be told something."""
+        member = self.member(identity)
+        if member.forwarded_from:
+            message = f"the participant is forwarded from room {member.forwarded_from}: do it there"
+            raise ApiError("failed_precondition", message)
+        return member
+
+    def departure_reason(self, identity: str) -> int:
+        """Why the participant left, as far as others were told (livekit.DisconnectReason)."""
+        for tombstone in reversed(self._tombstones):
+            if tombstone.identity == identity:
+                return lk.ParticipantInfo.FromString(tombstone.info).disconnect_reason
+        return lk.UNKNOWN_REASON
 
     def change_profile(
         self, member: Member, name: str, metadata: str, attributes: Mapping[str, str]

@@ -128,7 +128,7 @@ def remove_participant(room: Room, serialized: bytes) -> api.RemoveParticipantRe
 def move_participant(room: Room, serialized: bytes) -> api.MoveParticipantResponse:
     """The participant is sent to join the other room, which was asked before whether it may."""
     request = api.MoveParticipantRequest.FromString(serialized)
-    member = room.member(request.identity)
+    member = room.member_here(request.identity)
     hand_over = room_pb2.HandOver(destination_room=request.destination_room)
     room.order([member.node_id], room_pb2.Order(participant_sid=member.sid, hand_over=hand_over))
     room.depart(member, lk.MIGRATION)
@@ -138,7 +138,7 @@ def move_participant(room: Room, serialized: bytes) -> api.MoveParticipantRespon
 def update_participant(room: Room, serialized: bytes) -> lk.ParticipantInfo:
     """`permission` replaces all permissions, and a role; what else is empty stays as it is."""
     request = api.UpdateParticipantRequest.FromString(serialized)
-    member = room.member(request.identity)
+    member = room.member_here(request.identity)
     attributes = dict(request.attributes)
     permission = request.permission if request.HasField("permission") else None
     name = attributes.get(ROLE_ATTRIBUTE)
@@ -159,7 +159,7 @@ def update_participant(room: Room, serialized: bytes) -> lk.ParticipantInfo:
 def mute_published_track(room: Room, serialized: bytes) -> api.MuteRoomTrackResponse:
     """The session mutes first and tells its publisher; its TrackChanged then shows it to all."""
     request = api.MuteRoomTrackRequest.FromString(serialized)
-    member = room.member(request.identity)
+    member = room.member_here(request.identity)
     if not request.muted and not room.settings.is_remote_unmute_enabled:
         raise ApiError("failed_precondition", "remote unmute not enabled")
     track = member.tracks.get(request.track_sid)
@@ -175,7 +175,7 @@ def mute_published_track(room: Room, serialized: bytes) -> api.MuteRoomTrackResp
 def update_subscriptions(room: Room, serialized: bytes) -> api.UpdateSubscriptionsResponse:
     """As if the participant had asked for it."""
     request = api.UpdateSubscriptionsRequest.FromString(serialized)
-    member = room.member(request.identity)
+    member = room.member_here(request.identity)
     update = rtc.UpdateSubscription(
         track_sids=request.track_sids,
         subscribe=request.subscribe,
@@ -226,7 +226,7 @@ def perform_rpc(room: Room, call: ApiCalled) -> None:
             f"the payload has {len(request.payload.encode())} bytes: {MAX_PAYLOAD_BYTES} at most"
         )
         raise ApiError("malformed", message)
-    room.perform_rpc(call.call_id, room.member(request.destination_identity), request)
+    room.perform_rpc(call.call_id, room.member_here(request.destination_identity), request)
 
 
 METHODS: dict[str, Callable[[Room, bytes], Message]] = {

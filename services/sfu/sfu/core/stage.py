@@ -55,7 +55,17 @@ from sfu.core.effects import (
     Unbound,
 )
 from sfu.core.fallback import Choices, Fallbacks
+from sfu.core.forwarding import (
+    EngineTracks,
+    ForwardingEvent,
+    GuestAnnounced,
+    GuestChanged,
+    GuestLeft,
+    WishArrived,
+    WishesEnded,
+)
 from sfu.core.grants import BadClaims, Grants
+from sfu.core.guests import Guests
 from sfu.core.media_commands import SendData
 from sfu.core.media_events import AudioLevels, DataReceived, MediaEvent
 from sfu.core.media_reports import tell_session
@@ -148,7 +158,14 @@ class Ticked:
 
 
 Event = (
-    SocketOpened | SignalArrived | SocketGone | OrderArrived | MediaArrived | Ticked | MovingEvent
+    SocketOpened
+    | SignalArrived
+    | SocketGone
+    | OrderArrived
+    | MediaArrived
+    | Ticked
+    | MovingEvent
+    | ForwardingEvent
 )
 
 
@@ -163,7 +180,8 @@ class Stage:
         self._directory = Directory()
         self._sessions = Sessions(self._directory)
         self._dynacast = Dynacast(self._sessions, self._directory)
-        self._reports = Reports(self._sessions, settings.quality_interval)
+        self._guests = Guests(self._directory)
+        self._reports = Reports(self._sessions, self._guests, settings.quality_interval)
         self._fallbacks = Fallbacks(_choices(settings))
         self._gate = DataGate()
         self._arrivals: set[str] = set()  # sids of those announced from another room
@@ -189,6 +207,8 @@ class Stage:
                 self._tick(step)
             case ArrivalAnnounced() | ArrivalWithdrawn() | Arrived() | HandOverWanted():
                 self._take_moving(event, step)
+            case GuestAnnounced() | GuestChanged() | GuestLeft() | WishArrived() | WishesEnded():
+                self._take_forwarding(event, step)
             case _:
                 assert_never(event)
         self._settle(step)
@@ -209,7 +229,7 @@ class Stage:
     @property
     def is_empty(self) -> bool:
         """No session, and none being closed: the node may forget this stage."""
-        return not self._sessions and not self._arrivals
+        return not self._sessions and not self._arrivals and not self._guests
 
     # ----------------------------------------------------------------------------- sessions
 
@@ -359,6 +379,52 @@ class Stage:
             case _:
                 pass  # a member without a session yet
 
+    def media_of(self, track_sids: Sequence[str]) -> dict[str, EngineTracks]:
+        """The engine tracks of tracks published here."""
+        found = {sid: self._directory.local.get(sid) for sid in track_sids}
+        return {
+            sid: EngineTracks(dict(local.engine_ids), local.suspended)
+            for sid, local in found.items()
+            if local is not None
+        }
+
+    def _take_forwarding(self, event: ForwardingEvent, step: Step) -> None:
+        match event:
+            case GuestAnnounced(sid, joining):
+                self._guests.announce(sid, joining, step)
+            case GuestChanged(sid, image):
+                self._guests.change(sid, image, step)
+            case GuestLeft(sid, reason):
+                self._end_guest(sid, reason, step)
+            case WishArrived():
+                self._take_wish(event, step)
+            case WishesEnded(guest_sid, identity):
+                publisher = self._sessions.by_identity(identity)
+                for track in () if publisher is None else publisher.publishing.publications:
+                    if track.quality is not None:
+                        track.quality.forget_all(f"{guest_sid}/")
+            case _:
+                assert_never(event)
+
+    def _end_guest(self, participant_sid: str, reason: int, step: Step) -> None:
+        self._guests.end(participant_sid, reason, step)
+        self._reports.forget(participant_sid)
+
+    def _take_wish(self, wish: WishArrived, step: Step) -> None:
+        published = self._sessions.published(wish.track_sid)
+        if published is None:
+            return
+        publisher, track = published
+        wisher = f"{wish.guest_sid}/{wish.subscriber_sid}"
+        if wish.codec:
+            publisher.publishing.tell_subscribed(track, step)
+        if track.quality is None:
+            return
+        if wish.codec:
+            track.quality.want(wisher, wish.codec, wish.quality)
+        else:
+            track.quality.forget(wisher)
+
     # ------------------------------------------------------------------------------- orders
 
     def _take_order(self, order: room_pb2.Order, step: Step) -> None:
@@ -381,7 +447,14 @@ class Stage:
                 self._delist_data_track(order.delist_data_track.track_sid, step)
             case _ if order.participant_sid in self._arrivals:
                 self._take_arrivals_order(order, step)
+            case _ if order.participant_sid in self._guests:
+                self._guests.take_order(order.participant_sid, order, step)
+                if order.participant_sid not in self._guests:
+                    self._reports.forget(order.participant_sid)
             case _:
+                if not order.participant_sid and order.WhichOneof("order") == "end":
+                    for sid in self._guests:
+                        self._end_guest(sid, order.end.reason, step)
                 for participant in self._addressed(order.participant_sid):
                     self._take_own_order(participant, order, step)
 
@@ -600,7 +673,7 @@ class Stage:
             case Unbound(subscriber_sid, track_sid):
                 self._unbound(subscriber_sid, track_sid, step)
             case LayersWanted(subscriber_sid, track_sid):
-                self._dynacast.count(subscriber_sid, track_sid)
+                self._count_wish(subscriber_sid, track_sid, step)
             case MediaConnected(participant_sid):
                 self._tell_subscribed(participant_sid, step)
             case QualityRepeatWanted(publisher_sid):
@@ -623,13 +696,22 @@ class Stage:
         track = self._directory.tracks.get(track_sid)
         if subscriber is None or track is None:
             return
-        self._dynacast.count(subscriber_sid, track_sid)
+        self._count_wish(subscriber_sid, track_sid, step)
         self._tell_subscribed(subscriber_sid, step)
         if subscriber.subscribing.subscriptions.senders_from(track.publisher_sid) == 1:
             self._reports.subscribed(subscriber, track.publisher_sid, step)
 
+    def _count_wish(self, subscriber_sid: str, track_sid: str, step: Step) -> None:
+        self._dynacast.count(subscriber_sid, track_sid)
+        subscriber = self._sessions.get(subscriber_sid)
+        wanted = None if subscriber is None else subscriber.subscribing.wanted(track_sid)
+        if wanted is not None:
+            codec, layers = wanted
+            self._guests.tell_wish(subscriber_sid, track_sid, (codec, layers.quality), step)
+
     def _unbound(self, subscriber_sid: str, track_sid: str, step: Step) -> None:
         self._dynacast.forget(subscriber_sid, track_sid)
+        self._guests.tell_wish(subscriber_sid, track_sid, ("", 0), step)
         subscriber = self._sessions.get(subscriber_sid)
         track = self._directory.tracks.get(track_sid)
         if subscriber is None or track is None:

@@ -26,7 +26,6 @@ class Owner(Enum):
     ROOM = "room"  # the room's home node; NOT_FOUND when the room has none
     CREATES_ROOM = "creates_room"  # the room's home node, assigned now when missing
     ALL_ROOMS = "all_rooms"  # every node with a room asked for; answers are joined
-    NOBODY = "nobody"  # known to the protocol, not offered here
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +114,7 @@ METHODS: dict[str, dict[str, Method]] = {
             room.ForwardParticipantRequest,
             room.ForwardParticipantResponse,
             _destination,
-            Owner.NOBODY,
+            Owner.ROOM,
             _room,
         ),
         "MoveParticipant": Method(
