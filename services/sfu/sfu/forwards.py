@@ -48,12 +48,14 @@ class Forwards:
         if self._rooms.is_frozen:
             raise Unavailable(FROZEN)
         node_id = self._around.node_id
-        assigned = await self._around.homes.assign(request.destination_room, node_id)
         joining = source.guest_joining(request.identity)
-        if assigned.lease.node_id != node_id or joining is None:
+        if joining is None:
+            raise FailedPrecondition("the participant is on another node than its room's home")
+        assigned = await self._around.homes.assign(request.destination_room, node_id)
+        if assigned.lease.node_id != node_id:
             raise FailedPrecondition(
-                "forwarding to a room on another node comes later; move the participant or place the "
-                f"room on node {node_id}"
+                "the destination room is on another node, which media cannot reach yet: create it "
+                f"with node_id {node_id}, or move the participant there"
             )
         lease = Lease(assigned.lease.room_name, assigned.lease.room_sid, assigned.lease.epoch)
         destination = self._rooms.home_of(lease, is_new=assigned.created)

@@ -876,9 +876,11 @@ class RoomRunner:
         if isinstance(event, stage.SocketGone):
             self.sockets.discard(event.socket)
             self._waiting_signals.pop(event.socket, None)
-        if self._forwards and isinstance(event, stage.MediaArrived):
-            if isinstance(event.event, AudioLevels):
-                self._share_levels(event.event.levels)
+        match event:
+            case stage.MediaArrived(AudioLevels(levels)) if self._forwards:
+                self._share_levels(levels)
+            case _:
+                pass
         clock = self._around.clock
         now = clock.now()
         self._joins.taken(event, now)

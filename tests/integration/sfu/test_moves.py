@@ -118,3 +118,31 @@ async def test_new_destination_is_on_the_participants_node_and_events_are_in_ord
                 (f"new-{number}", "participant_joined"),
             ]
             await mover.leave()
+
+
+async def test_forwarding_to_another_node_is_refused_and_a_new_room_is_made_on_this_one(
+    fleet: Fleet,
+) -> None:
+    async with fleet.server_api() as lk:
+        await lk.room.create_room(api.CreateRoomRequest(name="shown-here", node_id="ND_one"))
+        await lk.room.create_room(api.CreateRoomRequest(name="not-shown", node_id="ND_two"))
+        guest = await PythonClient.join(fleet, "shown-here", "guest")
+        met = await PythonClient.join(fleet, "not-shown", "met")
+        await guest.publish_tone()
+
+        def forward(destination: str) -> api.ForwardParticipantRequest:
+            return api.ForwardParticipantRequest(
+                room="shown-here", identity="guest", destination_room=destination
+            )
+
+        with pytest.raises(api.TwirpError) as refused:
+            await lk.room.forward_participant(forward("not-shown"))
+        assert refused.value.code == "failed_precondition"
+        assert "ND_one" in refused.value.message
+        assert met.room.remote_participants == {}
+        await lk.room.forward_participant(forward("new-one"))
+        assert await home(fleet, "new-one") == "ND_one"
+        listener = await PythonClient.join(fleet, "new-one", "listener")
+        await until(lambda: listener.of("guest", AUDIO).energy > 0.01, "it is heard there")
+        for client in (guest, met, listener):
+            await client.leave()

@@ -286,8 +286,6 @@ class Room:
                 self.depart(member, fact.left.reason)
             case "resume_requested":
                 self._resume(member, fact.resume_requested.tombstones_since_ms)
-            case "profile_followed":
-                self._follow_profile(member, fact.profile_followed)
             case _:
                 self._on_data_fact(member, fact)
 
@@ -309,6 +307,8 @@ class Room:
                 )
             case "blob_wanted":
                 self._give_blob(member, rtc.GetDataBlobRequest.FromString(fact.blob_wanted.request))
+            case "profile_followed":
+                self._follow_profile(member, fact.profile_followed)
             case _:
                 pass  # a newer node's fact, which this Room does not know
 

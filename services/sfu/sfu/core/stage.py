@@ -207,10 +207,8 @@ class Stage:
                 self._tick(step)
             case ArrivalAnnounced() | ArrivalWithdrawn() | Arrived() | HandOverWanted():
                 self._take_moving(event, step)
-            case GuestAnnounced() | GuestChanged() | GuestLeft() | WishArrived() | WishesEnded():
-                self._take_forwarding(event, step)
             case _:
-                assert_never(event)
+                self._take_forwarding(event, step)
         self._settle(step)
         # Requests and time alone change no score: a room without media is not woken for it.
         if not isinstance(event, SignalArrived | Ticked):
@@ -448,15 +446,21 @@ class Stage:
             case _ if order.participant_sid in self._arrivals:
                 self._take_arrivals_order(order, step)
             case _ if order.participant_sid in self._guests:
-                self._guests.take_order(order.participant_sid, order, step)
-                if order.participant_sid not in self._guests:
-                    self._reports.forget(order.participant_sid)
+                self._take_guests_order(order, step)
             case _:
-                if not order.participant_sid and order.WhichOneof("order") == "end":
-                    for sid in self._guests:
-                        self._end_guest(sid, order.end.reason, step)
-                for participant in self._addressed(order.participant_sid):
-                    self._take_own_order(participant, order, step)
+                self._take_sessions_order(order, step)
+
+    def _take_guests_order(self, order: room_pb2.Order, step: Step) -> None:
+        self._guests.take_order(order.participant_sid, order, step)
+        if order.participant_sid not in self._guests:
+            self._reports.forget(order.participant_sid)
+
+    def _take_sessions_order(self, order: room_pb2.Order, step: Step) -> None:
+        if not order.participant_sid and order.WhichOneof("order") == "end":
+            for sid in self._guests:
+                self._end_guest(sid, order.end.reason, step)
+        for participant in self._addressed(order.participant_sid):
+            self._take_own_order(participant, order, step)
 
     def _addressed(self, participant_sid: str) -> list[Participant]:
         if not participant_sid:
