@@ -7,6 +7,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from livekit.protocol import room
 
 from chassis.roles import MEMBERS
 from placement.settings import PlacementSettings
@@ -92,6 +93,13 @@ def test_turn_server_of_the_chart_can_say_what_the_service_takes_but_no_plain_cr
 def test_role_of_the_chart_can_say_what_the_services_take() -> None:
     roles = schema(read(VALUES))["properties"]["roles"]
     assert set(roles["additionalProperties"]["properties"]) == set(MEMBERS)
+
+
+def test_room_preset_of_the_chart_can_say_what_a_configuration_takes() -> None:
+    settings = schema(read(VALUES))["properties"]["sfu"]["properties"]["settings"]["properties"]
+    told = settings["roomPresets"]["additionalProperties"]["properties"]
+    fields = room.RoomConfiguration.DESCRIPTOR.fields
+    assert set(told) == {name for field in fields for name in (field.name, field.json_name)}
 
 
 def _snake(key: str) -> str:
