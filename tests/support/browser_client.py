@@ -11,6 +11,9 @@ from playwright.async_api import Browser, Page, async_playwright
 from tests.support.server import Server
 
 OLD_SDKS = Path(__file__).parents[1] / "clients" / "dist"
+ENCRYPTION_WORKER = (
+    Path(__file__).parents[2] / "web/node_modules/livekit-client/dist/livekit-client.e2ee.worker.js"
+)
 FLAGS = (
     "--use-fake-device-for-media-stream",
     "--use-fake-ui-for-media-stream",
@@ -27,12 +30,22 @@ FLAGS = (
 )
 
 _JOIN = """
-async ({url, token, single}) => {
+async ({url, token, single, more, secret, worker}) => {
     const {Room, RoomEvent, Track} = window.livekit;
     // 2.0 plays through WebAudio unless told not to, where the receiver's statistics hear nothing.
-    const options = {adaptiveStream: false, dynacast: true, singlePeerConnection: single, webAudioMix: false};
+    const options = {adaptiveStream: false, dynacast: true, singlePeerConnection: single, webAudioMix: false, ...more};
+    if (secret) {
+        const keyProvider = new window.livekit.ExternalE2EEKeyProvider();
+        await keyProvider.setKey(secret);
+        const source = URL.createObjectURL(new Blob([worker], {type: 'text/javascript'}));
+        options.e2ee = {keyProvider, worker: new Worker(source)};
+    }
     const room = new Room(options);
     const events = [], data = [];
+    if (secret) {
+        room.on(RoomEvent.EncryptionError, error => events.push(`encryption_error ${error.message}`));
+        await room.setE2EEEnabled(true);
+    }
     room.on(RoomEvent.ParticipantConnected, p => events.push(`participant_connected ${p.identity}`));
     room.on(RoomEvent.ParticipantDisconnected, p => events.push(`participant_disconnected ${p.identity}`));
     room.on(RoomEvent.TrackSubscribed, (track, pub, p) => {
@@ -49,6 +62,7 @@ async ({url, token, single}) => {
     room.on(RoomEvent.TrackMuted, (pub, p) => events.push(`track_muted ${p.identity} ${pub.kind}`));
     room.on(RoomEvent.TrackUnmuted, (pub, p) => events.push(`track_unmuted ${p.identity} ${pub.kind}`));
     room.on(RoomEvent.ActiveSpeakersChanged, s => events.push(`speakers ${s.map(p => p.identity).sort()}`));
+    room.on(RoomEvent.ConnectionQualityChanged, (quality, p) => events.push(`quality ${p.identity} ${quality}`));
     room.on(RoomEvent.RoomMetadataChanged, m => events.push(`room_metadata ${m}`));
     room.on(RoomEvent.ParticipantMetadataChanged, (_, p) => events.push(`metadata ${p.identity} ${p.metadata}`));
     room.on(RoomEvent.Disconnected, reason => events.push(`disconnected ${reason}`));
@@ -100,11 +114,14 @@ class BrowserClient:
         single: bool = True,
         old_sdk: str | None = None,
         script: str = "",
+        options: dict[str, object] | None = None,
+        secret: str = "",
         **grants: object,
     ) -> "BrowserClient":
         """Connect with one or two peer connections.
 
-        `old_sdk` is a bundle of tests/clients, by name; `script` runs before the SDK is loaded.
+        `old_sdk` is a bundle of tests/clients, by name; `script` runs before the SDK is loaded;
+        `options` are the SDK's own for a room; with a `secret` all media is encrypted end to end.
         """
         page = await browser.new_page()
         if script:
@@ -115,7 +132,10 @@ class BrowserClient:
             # The bundle declares the same global name, and so takes the newest SDK's place.
             await page.add_script_tag(path=OLD_SDKS / f"{old_sdk}.js")
         token = server.token(room, identity, **grants)
-        await page.evaluate(_JOIN, {"url": server.url, "token": token, "single": single})
+        argument = {"url": server.url, "token": token, "single": single, "more": options or {}}
+        if secret:
+            argument |= {"secret": secret, "worker": ENCRYPTION_WORKER.read_text()}
+        await page.evaluate(_JOIN, argument)
         return BrowserClient(page, identity)
 
     async def leave(self) -> None:
