@@ -226,6 +226,7 @@ class World:
         connect: bool = False,
         request: rtc.JoinRequest | None = None,
         device: models.ClientInfo | None = None,
+        one_shot: bool = False,
     ) -> Client:
         """A new client opens its socket; with `connect` its media comes up too."""
         client = self._client(identity, single)
@@ -240,6 +241,7 @@ class World:
             client_info=info.SerializeToString(),
             join_request=join.SerializeToString(),
             single_peer_connection=single,
+            one_shot=one_shot,
         )
         self.feed(stage.SocketOpened(client.socket, opened, claims_of(identity, grant, kind)))
         if connect:

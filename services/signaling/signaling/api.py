@@ -25,7 +25,7 @@ from signaling.core.session import SignalSocket
 from signaling.join_watch import JoinWatch
 from signaling.limits import Limits
 from signaling.metrics import SignalingMetrics
-from signaling.runner import Opening, SocketRunner, answer_headers, deny
+from signaling.runner import FindOpening, Opening, SocketRunner, answer_headers, deny
 
 log = structlog.get_logger(__name__)
 
@@ -70,7 +70,7 @@ class RtcApi:
     def _validate_route(self, v1: bool):  # type: ignore[no-untyped-def]
         async def validate(request: Request) -> Response:
             try:
-                await self._check(request, self.limits.address_of(request), v1=v1)
+                await self.check(request, self.limits.address_of(request), v1=v1)
             except JoinRefused as refused:
                 headers = answer_headers(refused.retry_after)
                 return PlainTextResponse(refused.text, refused.status, headers=headers)
@@ -78,7 +78,8 @@ class RtcApi:
 
         return validate
 
-    async def _check(self, connection: HTTPConnection, address: str, *, v1: bool) -> Join:
+    async def check(self, connection: HTTPConnection, address: str, *, v1: bool) -> Join:
+        """A join or resume that may go on; raise `JoinRefused`."""
         try:
             self.limits.admit_join(address)
             grants = self.authenticate(address, connection)
@@ -108,7 +109,7 @@ class RtcApi:
     async def _serve_watched(self, websocket: WebSocket, watch: JoinWatch, *, v1: bool) -> None:
         address = self.limits.address_of(websocket)
         try:
-            join = await self._check(websocket, address, v1=v1)
+            join = await self.check(websocket, address, v1=v1)
         except JoinRefused as refused:
             self.metrics.joins_refused.add(1, str(refused.status))
             watch.refused(refused.status)
@@ -116,6 +117,32 @@ class RtcApi:
             await deny(websocket, refused.status, refused.text, refused.retry_after)
             return
         watch.room_known(join.room_name, is_resume=join.request.reconnect)
+        # The machine must learn of a client that goes away while it waits: the connect event is ours to take.
+        await websocket.receive()
+        runner = SocketRunner(
+            websocket,
+            self.machine_for(join),
+            self.finder_for(join, address),
+            self.clock,
+            self.metrics,
+            watch,
+        )
+        self.sockets.add(runner)
+        try:
+            await runner.run()
+        finally:
+            self.sockets.discard(runner)
+
+    def machine_for(self, join: Join) -> SignalSocket:
+        """What decides about the join's socket."""
+        return SignalSocket(
+            self.clock.now(),
+            join_anew=SignalResponse.of(join_anew(join.request.client_info.protocol)),
+            reconnect=join.request.reconnect,
+        )
+
+    def finder_for(self, join: Join, address: str, *, one_shot: bool = False) -> FindOpening:
+        """Finds the room's home, and says what to open there."""
         # A resume makes no room: one that is gone is answered, not made anew empty.
         create = self._may_create(join.grants) and not join.request.reconnect
         opening = node_pb2.OpenSession(
@@ -129,6 +156,7 @@ class RtcApi:
             reconnect_reason=join.request.reconnect_reason,
             client_address=address,
             traceparent=telemetry.traceparent(),
+            one_shot=one_shot,
         )
 
         async def find_opening(doubted_epoch: int) -> Opening:
@@ -144,19 +172,7 @@ class RtcApi:
             opening.node_id = lease.node_id
             return Opening(self.nodes.of(lease), opening)
 
-        # The machine must learn of a client that goes away while it waits: the connect event is ours to take.
-        await websocket.receive()
-        machine = SignalSocket(
-            self.clock.now(),
-            join_anew=SignalResponse.of(join_anew(join.request.client_info.protocol)),
-            reconnect=join.request.reconnect,
-        )
-        runner = SocketRunner(websocket, machine, find_opening, self.clock, self.metrics, watch)
-        self.sockets.add(runner)
-        try:
-            await runner.run()
-        finally:
-            self.sockets.discard(runner)
+        return find_opening
 
     def _may_create(self, grants: Grants) -> bool:
         return self.auto_create or grants.video.room_create

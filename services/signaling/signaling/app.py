@@ -22,6 +22,7 @@ from signaling.limits import Limits
 from signaling.metrics import SignalingMetrics
 from signaling.room_api import RoomApi
 from signaling.settings import SignalingSettings
+from signaling.whip import WhipApi
 
 
 async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
@@ -64,7 +65,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         return grants
 
     twirp = twirp_router(services, room_api.call, authenticate, metrics.api_called)
-    web = make_app([rtc_api.router(), twirp], settings.web_directory)
+    web = make_app([rtc_api.router(), WhipApi(rtc_api).router(), twirp], settings.web_directory)
     server = WebServer(web, settings.http_addresses, **SERVER_OPTIONS)
     return ServiceApp(
         "signaling",

@@ -241,7 +241,7 @@ class SocketRunner:
         try:
             opening = await self._find_opening(doubted_epoch)
         except ServiceError as error:
-            self._on_event(_home_not_found(error))
+            self._on_event(home_not_found(error))
             return
         if self._machine.over:
             return
@@ -314,7 +314,8 @@ def answer_headers(retry_after: str = "") -> dict[str, str]:
     return headers
 
 
-def _home_not_found(error: ServiceError) -> HomeNotFound:
+def home_not_found(error: ServiceError) -> HomeNotFound:
+    """Placement named none."""
     if isinstance(error, NotFound):
         # This phrase tells JavaScript clients "not allowed" from "no /rtc/v1 here".
         return HomeNotFound(404, "requested room does not exist", is_over=True)

@@ -4,6 +4,7 @@ import pytest
 from livekit.protocol import models, rtc
 
 from sfu.core.effects import ABNORMAL
+from sfu.core.media_events import Failed
 from sfu.core.stage import SignalArrived
 from tests.support.scripted_room import Client, World
 
@@ -97,3 +98,33 @@ def test_frame_that_cannot_be_read_ends_the_socket_and_not_the_call(world: World
     assert a.is_present
     again = world.resume(a)
     assert again.cases()[0] == "reconnect"
+
+
+def test_one_shot_client_lives_as_long_as_its_media(world: World) -> None:
+    a = world.join("a", single=True, one_shot=True)
+    a.offer({"mid": "0", "kind": "audio"})
+    world.drop(a)
+    assert a.is_present
+    a.connect()
+    world.advance(600)
+    assert a.is_present
+    world.media(Failed(a.primary, "test"))
+    assert not a.is_present
+
+
+def test_one_shot_client_whose_media_never_comes_is_forgotten(world: World) -> None:
+    a = world.join("a", single=True, one_shot=True)
+    world.drop(a)
+    world.advance(60.0 - 0.1)
+    assert a.is_present
+    world.advance(0.2)
+    assert not a.is_present
+
+
+def test_one_shot_client_comes_back_to_say_goodbye(world: World) -> None:
+    a = world.join("a", single=True, one_shot=True, connect=True)
+    world.drop(a)
+    again = world.resume(a)
+    again.send(leave=rtc.LeaveRequest())
+    assert again.cases()[-1] == "leave"
+    assert not again.is_present

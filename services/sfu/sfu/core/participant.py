@@ -209,7 +209,8 @@ class Participant(SignalSession):
         """The socket is gone without a leave. Media decides how long the session stays."""
         self.socket = None
         self._reconnecting.socket_lost()
-        if not self.connections.was_connected:
+        # Without media: a one-shot session has until the join timeout, it said all it had to say.
+        if not self.connections.was_connected and not self.is_one_shot:
             self.depart(DisconnectReason.SIGNAL_CLOSE, step)
 
     def drop_socket(self, step: Step, why: str) -> None:
@@ -359,6 +360,9 @@ class Participant(SignalSession):
             return
         pc.is_connected = False
         pc.is_failed = True
+        if self.is_one_shot:  # nobody can be asked to come back
+            self.depart(DisconnectReason.CONNECTION_TIMEOUT, step)
+            return
         self._reconnecting.media_failed(pc, step)
         self.touch(step)
 

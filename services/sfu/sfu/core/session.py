@@ -61,6 +61,8 @@ class Opening:
     client: models.ClientInfo
     request: rtc.JoinRequest
     is_single: bool
+    is_one_shot: bool = False
+    """Its client has no socket but for one exchange at a time: media alone keeps it (WHIP)."""
 
 
 class SignalSession:
@@ -87,6 +89,7 @@ class SignalSession:
         self.grants = opening.grants
         self.client = opening.client
         self.is_single = opening.is_single
+        self.is_one_shot = opening.is_one_shot
         self.state = State.JOINING
         self.socket: SocketRef | None = opening.socket
         self.conditions: dict[int, Condition] = {}

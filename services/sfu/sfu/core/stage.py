@@ -281,6 +281,7 @@ class Stage:
             client=models.ClientInfo.FromString(event.open.client_info),
             request=request,
             is_single=event.open.single_peer_connection,
+            is_one_shot=event.open.one_shot,
         )
 
     def _resume(self, event: SocketOpened, step: Step) -> None:
