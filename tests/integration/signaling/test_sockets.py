@@ -8,6 +8,7 @@ from google.protobuf.message import Message
 from livekit.protocol import models, room, rtc
 
 from contracts.node.v1 import node_pb2
+from signaling.http import SERVER_OPTIONS
 from tests.support.fronts import (
     JOIN,
     Front,
@@ -191,3 +192,28 @@ async def test_a_flooding_client_is_slowed_and_others_are_not(front: Front) -> N
     await quiet.send_bytes(b"hello")
     await settled(lambda: (2, b"hello") in front.node.requests)
     assert len(front.node.requests) < 2300
+
+
+async def test_a_quiet_socket_is_pinged_again_and_again_and_stays_without_a_pong(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    assert SERVER_OPTIONS["ws_ping_interval"] == 10.0
+    monkeypatch.setitem(SERVER_OPTIONS, "ws_ping_interval", 0.1)
+    async with running_node() as node:
+        placement = ScriptedPlacement([node])  # type: ignore[abstract]
+        async with (
+            running_placement(placement) as address,
+            running_front(placement, address) as front,
+        ):
+            url = f"ws://{front.address}/rtc"
+            params = {"access_token": front.token(), "protocol": "17"}
+            socket = await front.http.ws_connect(url, params=params, autoping=False)
+            frames = [await socket.receive() for _ in range(4)]
+            types = [frame.type for frame in frames]
+            assert types == [aiohttp.WSMsgType.BINARY, *[aiohttp.WSMsgType.PING] * 3]
+            assert len({frame.data for frame in frames[1:]}) == 3
+            front.node.send(1, response=b"news")
+            while (frame := await socket.receive()).type == aiohttp.WSMsgType.PING:
+                pass
+            assert frame.data == b"news"
+            assert not front.node.closed
