@@ -175,12 +175,14 @@ impl Engine {
         self.command(Command::AddSender { pc, sender, config })
     }
 
+    #[pyo3(signature = (sender, max_spatial_layer, max_temporal_layer, paused, priority = None))]
     fn set_sender_layers(
         &self,
         sender: u64,
         max_spatial_layer: u8,
         max_temporal_layer: u8,
         paused: bool,
+        priority: Option<u8>,
     ) -> PyResult<()> {
         let sender = SenderId(sender);
         self.command(Command::SetSenderLayers {
@@ -188,6 +190,7 @@ impl Engine {
             max_spatial_layer,
             max_temporal_layer,
             paused,
+            priority,
         })
     }
 

@@ -264,6 +264,8 @@ pub enum Command {
         max_temporal_layer: u8,
         /// Nothing at all.
         paused: bool,
+        /// Its share when bandwidth is short, as in its configuration; None: unchanged.
+        priority: Option<u8>,
     },
     /// Forgets a sender.
     RemoveSender {

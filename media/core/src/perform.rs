@@ -92,6 +92,7 @@ impl Shard {
                 max_spatial_layer,
                 max_temporal_layer,
                 paused,
+                priority,
             } => {
                 let wish = Wish {
                     spatial: max_spatial_layer,
@@ -101,7 +102,7 @@ impl Shard {
                 (
                     "set_sender_layers",
                     sender.0,
-                    self.set_layers(now, sender, wish),
+                    self.set_layers(now, sender, wish, priority),
                 )
             }
             Command::SetBandwidthCap {
@@ -732,6 +733,7 @@ impl Shard {
         now: Instant,
         sender: SenderId,
         wish: Wish,
+        priority: Option<u8>,
     ) -> Result<(), String> {
         let slot = self.sender_slot(sender)?;
         let found = self
@@ -742,6 +744,7 @@ impl Shard {
         found.config.max_spatial_layer = wish.spatial;
         found.config.max_temporal_layer = wish.temporal;
         found.config.paused = wish.paused;
+        found.config.priority = priority.unwrap_or(found.config.priority);
         found.apply_wish();
         if let Some(track) = found.track {
             self.retarget_senders(track, now);

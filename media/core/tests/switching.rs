@@ -114,6 +114,7 @@ impl Stage {
                 max_spatial_layer: spatial,
                 max_temporal_layer: temporal,
                 paused,
+                priority: None,
             },
         );
     }
@@ -739,6 +740,7 @@ fn impossible_commands_are_rejected_and_change_nothing() {
             max_spatial_layer: 0,
             max_temporal_layer: 0,
             paused: false,
+            priority: None,
         },
         Command::RemoveSender { sender: sid(9) },
         Command::ImportPeerConnection {
@@ -852,4 +854,44 @@ fn frame_rate_is_given_up_before_a_picture() {
     assert!(capped * 4 <= full * 3 && capped > 0, "{capped} of {full}");
     assert_eq!(stage.pauses(), []);
     stage.seamless();
+}
+
+#[test]
+fn a_priority_that_changes_decides_anew_who_is_paused() {
+    let mut stage = Stage::new();
+    stage.world.command(
+        stage.server,
+        Command::AddSender {
+            pc: PcId(2),
+            sender: sid(2),
+            config: sender(track(1), "1", OUT + 1, vp8()),
+        },
+    );
+    let mut want = |stage: &mut Stage, which, priority| {
+        stage.world.command(
+            stage.server,
+            Command::SetSenderLayers {
+                sender: which,
+                max_spatial_layer: 0,
+                max_temporal_layer: 0,
+                paused: false,
+                priority,
+            },
+        );
+        stage.play(60, &[0]);
+        let events = stage.world.events(stage.server).into_iter();
+        let pauses = events.filter_map(|event| match event {
+            Event::SenderPaused { sender, paused } => Some((sender, paused)),
+            Event::Rejected { message, .. } => panic!("{message}"),
+            _ => None,
+        });
+        pauses.collect::<Vec<_>>()
+    };
+    want(&mut stage, sid(1), Some(5));
+    stage.cap(Some(110_000), true);
+    assert_eq!(want(&mut stage, sid(2), None), [(sid(2), true)]);
+    let mut changed = want(&mut stage, sid(2), Some(6));
+    changed.sort_by_key(|(which, _)| which.0);
+    assert_eq!(changed, [(sid(1), true), (sid(2), false)]);
+    assert_eq!(want(&mut stage, sid(2), None), []);
 }

@@ -340,8 +340,13 @@ class Engine:
     # senders
     def add_sender(self, pc: int, sender: int, config: SenderConfig) -> None: ...
     def set_sender_layers(
-        self, sender: int, max_spatial_layer: int, max_temporal_layer: int, paused: bool
-    ) -> None: ...
+        self,
+        sender: int,
+        max_spatial_layer: int,
+        max_temporal_layer: int,
+        paused: bool,
+        priority: int | None = None,
+    ) -> None: ...  # priority: as in SenderConfig; None: unchanged
     def remove_sender(self, sender: int) -> None: ...
     def set_bandwidth_cap(
         self, pc: int, bps: int | None, allow_pause: bool

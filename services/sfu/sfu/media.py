@@ -246,6 +246,7 @@ def _perform(engine: mediacore.Engine, command: commands.Command) -> None:  # no
                 command.max_spatial_layer,
                 command.max_temporal_layer,
                 command.paused,
+                command.priority,
             )
         case commands.RemoveSender():
             engine.remove_sender(command.sender)

@@ -293,7 +293,7 @@ def test_track_settings_move_layers_and_pause(world: World) -> None:
     b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], width=310, height=175))
     assert world.told(SetSenderLayers) == []
     world.advance(0.06)
-    assert world.told(SetSenderLayers) == [SetSenderLayers(sender, 0, 3, False)]
+    assert world.told(SetSenderLayers) == [SetSenderLayers(sender, 0, 3, False, 0)]
     b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], disabled=True))
     world.advance(0.1)
     assert world.told(SetSenderLayers)[-1].paused

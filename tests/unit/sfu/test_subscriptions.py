@@ -131,7 +131,10 @@ def test_enabling_is_immediate_and_priority_reaches_the_engine(world: World) -> 
     config = world.told(AddSender)[-1].config
     assert (config.paused, config.priority) == (True, 200)
     b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], priority=200))
-    assert [command.paused for command in world.told(SetSenderLayers)] == [False]
+    b.send(track_setting=rtc.UpdateTrackSettings(track_sids=[sid], priority=7))
+    world.advance(0.2)
+    told = [(command.paused, command.priority) for command in world.told(SetSenderLayers)]
+    assert told == [(False, 200), (False, 7)]
 
 
 def test_pauses_by_congestion_are_told_after_the_first_flow(world: World) -> None:

@@ -185,12 +185,13 @@ class AddSender:
 
 @dataclass(frozen=True, slots=True)
 class SetSenderLayers:
-    """The highest layers a sender may forward."""
+    """The highest layers a sender may forward, and its priority (as `SenderConfig`'s)."""
 
     sender: int
     max_spatial_layer: int
     max_temporal_layer: int
     paused: bool
+    priority: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -406,6 +406,7 @@ class Subscribing:
                     wanted.spatial_layer,
                     wanted.temporal_layer,
                     wanted.is_paused,
+                    self.subscriptions.setting(track_sid).priority,
                 )
             )
         step.notices.append(LayersWanted(self._session.sid, track_sid))
