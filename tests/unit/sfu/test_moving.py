@@ -120,6 +120,27 @@ def test_subscriptions_of_the_old_room_end_and_those_of_the_new_begin() -> None:
     assert there.room.members[SID].tracks[alice_track].muted
 
 
+def test_moved_publisher_goes_on_restricting_who_may_subscribe() -> None:
+    here, there = two_rooms()
+    friend, met = (there.join(name, connect=True) for name in ("friend", "met"))
+    left = here.join("left", connect=True)
+    alice = here.join("alice", connect=True)
+    track_sid = publish(alice)
+    rows = [
+        rtc.TrackPermission(participant_identity="friend", all_tracks=True),
+        rtc.TrackPermission(participant_sid=left.sid, all_tracks=True),
+    ]
+    alice.send(subscription_permission=rtc.SubscriptionPermission(track_permissions=rows))
+    here.advance(1)
+    move(here, alice, there)
+    there.advance(1)
+    down = [
+        [track.track_sid for track in there.session(who).subscribing.subscriptions.down_tracks()]
+        for who in (friend, met)
+    ]
+    assert down == [[track_sid], []]
+
+
 def test_engine_reports_of_a_moved_session_find_it() -> None:
     here, there = two_rooms()
     alice = here.join("alice", connect=True)

@@ -100,6 +100,23 @@ class HandedOver:
 MovingEffect = ArrivalAdmitted | ArrivalRefused | HandedOver
 
 
+def restriction_abroad(permission: rtc.SubscriptionPermission) -> rtc.SubscriptionPermission:
+    """What a publisher's restriction says in another room: who was allowed by sid is not there."""
+    rows = permission.track_permissions
+    return rtc.SubscriptionPermission(
+        all_participants=permission.all_participants,
+        track_permissions=[
+            rtc.TrackPermission(
+                participant_identity=row.participant_identity,
+                all_tracks=row.all_tracks,
+                track_sids=row.track_sids,
+            )
+            for row in rows
+            if row.participant_identity
+        ],
+    )
+
+
 def departures(infos: Iterable[lk.ParticipantInfo], own_sid: str) -> tuple[bytes, ...]:
     """Everybody else of the room left behind, as if they had gone: not all clients forget them by themselves."""
     gone = []

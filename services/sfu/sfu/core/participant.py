@@ -38,7 +38,14 @@ from sfu.core.exchange import Exchange
 from sfu.core.fallback import Fallbacks, Preference
 from sfu.core.greetings import Greetings
 from sfu.core.media_commands import SendData, SetBandwidthCap
-from sfu.core.moving import MOVED_PROTOCOL, Arrived, HandedOver, Way, room_moved
+from sfu.core.moving import (
+    MOVED_PROTOCOL,
+    Arrived,
+    HandedOver,
+    Way,
+    restriction_abroad,
+    room_moved,
+)
 from sfu.core.plans import NegotiationFailed
 from sfu.core.publishing import Publishing
 from sfu.core.reconnecting import Reconnecting
@@ -99,6 +106,7 @@ class Participant(SignalSession):
         self._missed_since = step.now
         self._held = HeldPackets()
         self._rpc_until: dict[str, float] = {}  # request id -> when nobody waits any more
+        self._restriction: rtc.SubscriptionPermission | None = None
         self._join_by: float | None = step.now + settings.join_timeout
 
     # ------------------------------------------------------------------ joining and leaving
@@ -260,6 +268,12 @@ class Participant(SignalSession):
         self._claims.push(step)
         self.end(DisconnectReason.MIGRATION, Action.RECONNECT, step, "to another room")
 
+    def restrict(self, permission: rtc.SubscriptionPermission, step: Step) -> None:
+        """The client says who may subscribe to its tracks: the Room obeys, and that of a later move."""
+        self._restriction = permission
+        changed = room_pb2.SubscriptionPermissionChanged(permission=permission.SerializeToString())
+        self.tell_room(step, subscription_permission_changed=changed)
+
     def leave_stage(self, step: Step) -> HandedOver:
         """End here what is of this room, and tell it; transports and published tracks live on."""
         self.subscribing.leave_stage(step)
@@ -278,6 +292,8 @@ class Participant(SignalSession):
         if moved.room.enabled_codecs:
             self.publishing.enabled_codecs = tuple(c.mime for c in moved.room.enabled_codecs)
         self.respond(step, room_moved=moved)
+        if self._restriction is not None:
+            self.restrict(restriction_abroad(self._restriction), step)
         self.tell_room(step, activated=room_pb2.Activated())
         self.publishing.enter_stage(directory, step)
         self.subscribing.enter_stage(directory, arrived.admit, step)

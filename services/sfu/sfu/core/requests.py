@@ -108,12 +108,7 @@ def subscription_permission(
     if excess is not None:
         participant.respond_to(step, Reason.LIMIT_EXCEEDED, excess)
         return
-    participant.tell_room(
-        step,
-        subscription_permission_changed=room_pb2.SubscriptionPermissionChanged(
-            permission=request.SerializeToString()
-        ),
-    )
+    participant.restrict(request, step)
 
 
 def sync_state(participant: Participant, request: rtc.SyncState, step: Step) -> None:
