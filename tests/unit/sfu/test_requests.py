@@ -333,3 +333,27 @@ def assert_consistent(world: World) -> None:
         for subscription in session.subscribing.subscriptions:
             if subscription.sender is not None:
                 assert subscription.track_sid in world.stage._directory.tracks
+
+
+def test_changed_size_of_an_own_video_is_shown_to_all_at_once(world: World) -> None:
+    a, b = world.join("a", connect=True), world.join("b", connect=True)
+    request = rtc.AddTrackRequest(
+        cid="cam", type=models.TrackType.VIDEO, width=1280, height=720, layers=[]
+    )
+    a.send(add_track=request)
+    a.offer({"mid": "1", "kind": "video", "cid": "cam"})
+    published = a.last("track_published")
+    assert isinstance(published, rtc.TrackPublishedResponse)
+    sid = published.track.sid
+    b.clear()
+    a.clear()
+    change = rtc.UpdateLocalVideoTrack(track_sid=sid, width=640, height=360)
+    a.send(update_video_track=change)
+    for client in (a, b):
+        update = client.last("update")
+        assert isinstance(update, rtc.ParticipantUpdate)
+        [shown] = [track for info in update.participants for track in info.tracks]
+        assert (shown.sid, shown.width, shown.height) == (sid, 640, 360)
+    assert "request_response" not in a.cases()
+    [member] = [m for m in world.room.members.values() if m.identity == "a"]
+    assert (member.tracks[sid].width, member.tracks[sid].height) == (640, 360)
