@@ -514,6 +514,38 @@ async def test_simulated_fault_is_overcome(
     await has_left(publisher, listener)
 
 
+async def test_little_bandwidth_pauses_pictures_and_tells_so_until_there_is_more(
+    server: DevServer, browser: Browser, room: str
+) -> None:
+    publisher = await BrowserClient.join(browser, server, room, "publisher")
+    viewer = await BrowserClient.join(
+        browser, server, room, "viewer", connection={"subscriberAllowPause": True}
+    )
+    await viewer.call(
+        """window.rw.room.on(window.livekit.RoomEvent.TrackStreamStateChanged,
+            (publication, state, p) => window.rw.events.push(`stream ${p.identity} ${state}`))"""
+    )
+    await publisher.publish()
+    await eventually(seen(viewer, "video", lambda it: it["frames"] > 20), "the camera is seen")
+    await viewer.call(
+        "() => { window.rw.room.simulateScenario('subscriber-bandwidth', 60_000); }"
+    )
+    await eventually(has(viewer, "stream publisher paused"), "the page is told of the pause")
+    await asyncio.sleep(0.5)  # what was on its way
+    before = await viewer.received("publisher", "video")
+    await asyncio.sleep(1.0)
+    paused = await viewer.received("publisher", "video")
+    assert before is not None
+    assert paused is not None
+    assert paused["packets"] - before["packets"] < 3
+    await viewer.call("() => { window.rw.room.simulateScenario('subscriber-bandwidth', 0); }")
+    await eventually(has(viewer, "stream publisher active"), "and of its end")
+    await eventually(
+        seen(viewer, "video", lambda it: it["frames"] > paused["frames"] + 10), "it is seen again"
+    )
+    await has_left(publisher, viewer)
+
+
 async def test_simulated_speakers_and_the_end_of_the_server_are_told(
     server: DevServer, browser: Browser, room: str
 ) -> None:

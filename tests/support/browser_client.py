@@ -30,7 +30,7 @@ FLAGS = (
 )
 
 _JOIN = """
-async ({url, token, single, more, secret, worker}) => {
+async ({url, token, single, connection, more, secret, worker}) => {
     const {Room, RoomEvent, Track} = window.livekit;
     // 2.0 plays through WebAudio unless told not to, where the receiver's statistics hear nothing.
     const options = {adaptiveStream: false, dynacast: true, singlePeerConnection: single, webAudioMix: false, ...more};
@@ -71,7 +71,7 @@ async ({url, token, single, more, secret, worker}) => {
     room.on(RoomEvent.DataReceived, (payload, p, kind, topic) =>
         data.push([p ? p.identity : '', new TextDecoder().decode(payload), topic ?? null, kind === 0]));
     window.rw = {room, events, data};
-    await room.connect(url, token);
+    await room.connect(url, token, connection);
 }
 """
 
@@ -115,13 +115,14 @@ class BrowserClient:
         old_sdk: str | None = None,
         script: str = "",
         options: dict[str, object] | None = None,
+        connection: dict[str, object] | None = None,
         secret: str = "",
         **grants: object,
     ) -> "BrowserClient":
         """Connect with one or two peer connections.
 
         `old_sdk` is a bundle of tests/clients, by name; `script` runs before the SDK is loaded;
-        `options` are the SDK's own for a room; with a `secret` all media is encrypted end to end.
+        `options` are the SDK's own for a room, `connection` those for its connection; with a `secret` all media is encrypted end to end.
         """
         page = await browser.new_page()
         if script:
@@ -133,6 +134,7 @@ class BrowserClient:
             await page.add_script_tag(path=OLD_SDKS / f"{old_sdk}.js")
         token = server.token(room, identity, **grants)
         argument = {"url": server.url, "token": token, "single": single, "more": options or {}}
+        argument |= {"connection": connection or {}}
         if secret:
             argument |= {"secret": secret, "worker": ENCRYPTION_WORKER.read_text()}
         await page.evaluate(_JOIN, argument)
