@@ -527,9 +527,7 @@ async def test_little_bandwidth_pauses_pictures_and_tells_so_until_there_is_more
     )
     await publisher.publish()
     await eventually(seen(viewer, "video", lambda it: it["frames"] > 20), "the camera is seen")
-    await viewer.call(
-        "() => { window.rw.room.simulateScenario('subscriber-bandwidth', 60_000); }"
-    )
+    await viewer.call("() => { window.rw.room.simulateScenario('subscriber-bandwidth', 60_000); }")
     await eventually(has(viewer, "stream publisher paused"), "the page is told of the pause")
     await asyncio.sleep(0.5)  # what was on its way
     before = await viewer.received("publisher", "video")
