@@ -122,7 +122,8 @@ class BrowserClient:
         """Connect with one or two peer connections.
 
         `old_sdk` is a bundle of tests/clients, by name; `script` runs before the SDK is loaded;
-        `options` are the SDK's own for a room, `connection` those for its connection; with a `secret` all media is encrypted end to end.
+        `options` are the SDK's own for a room, `connection` those for its connection; with a
+        `secret` all media is encrypted end to end.
         """
         page = await browser.new_page()
         if script:
