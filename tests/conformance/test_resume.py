@@ -79,9 +79,9 @@ async def test_reliable_data_both_ways_outlives_a_lost_socket(
         sid = a.room.local_participant.sid
         streams = [Stream(a), Stream(b)]
         await asyncio.sleep(1)
-        proxy.cut()
+        proxy.cable.cut()
         await asyncio.sleep(away_s)
-        proxy.mend()
+        proxy.cable.mend()
         await until(lambda: "reconnected" in a.events, "resumed")
         await asyncio.sleep(1)
         for stream in streams:
@@ -103,10 +103,10 @@ async def test_media_goes_on_while_the_socket_is_away(
         audio = rtc.TrackKind.KIND_AUDIO
         await until(lambda: a.of("b", audio).tone_share > 0.5, "the tone")
         before = len(a.of("b", audio).arrivals)
-        proxy.cut()
+        proxy.cable.cut()
         await asyncio.sleep(2)
         heard = len(a.of("b", audio).arrivals) - before
-        proxy.mend()
+        proxy.cable.mend()
         await until(lambda: "reconnected" in a.events, "resumed")
         assert heard > 100  # of 200 pieces of 10 ms
         assert "track_subscribed b 1" in a.events
@@ -189,7 +189,7 @@ async def test_simulated_loss_of_the_resumed_socket_ends_in_a_session(
     """The native SDKs begin anew when a resume fails; others resume once more."""
     async with cut_proxy(server) as proxy, two(proxy, room, single=single) as (a, b):
         await a.room.simulate_scenario(Scenario.SIMULATE_DISCONNECT_SIGNAL_ON_RESUME)
-        await until(lambda: proxy.connections >= 3, "two more sockets")
+        await until(lambda: proxy.cable.connections >= 3, "two more sockets")
         await until(lambda: "reconnected" in a.events, "reconnected")
         await until(
             lambda: (

@@ -12,7 +12,8 @@ from chassis.bus import Ack, Bus, MemoryBus, NatsBus, Subscription
 from chassis.errors import BusError, NoResponders, NotConnected, RequestTimedOut
 from chassis.subjects import Stream
 from chassis.telemetry import extract
-from tests.support.nats import Cable, connected_bus, disconnected, running_nats
+from tests.support.cable import Cable
+from tests.support.nats import connected_bus, disconnected, running_nats
 
 FACTS = Stream("FACTS", ("facts.>",), max_bytes=10_000, max_age_s=60, duplicate_window_s=60)
 

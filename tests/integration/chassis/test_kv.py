@@ -10,7 +10,8 @@ from chassis.bus import NatsBus
 from chassis.errors import KeyExists, KvError, KvUnavailable, WrongRevision
 from chassis.kv import CaughtUp, Change, Deleted, Entry, Kv, MemoryKv, NatsKv, path
 from chassis.subjects import Bucket
-from tests.support.nats import Cable, connected_bus, disconnected, running_nats
+from tests.support.cable import Cable
+from tests.support.nats import connected_bus, disconnected, running_nats
 
 BUCKET = Bucket("things", max_value_bytes=1000)
 

@@ -29,6 +29,7 @@ from chassis.errors import (
 from chassis.rpc import RpcAuth
 from contracts.node.v1 import node_pb2, node_pb2_grpc
 from contracts.placement.v1 import placement_pb2, placement_pb2_grpc
+from tests.support.cable import Cable
 
 AUTH = RpcAuth("shared")
 
@@ -228,52 +229,16 @@ def test_a_missing_certificate_file_is_named(tmp_path: Path) -> None:
         RpcAuth.of(SecretStr("s"), insecure=False, tls_directory=tmp_path)
 
 
-@asynccontextmanager
-async def lossy(address: str) -> AsyncIterator[tuple[str, asyncio.Event]]:
-    """A connection to `address` on which nothing arrives any more once the event is set, and nobody is told."""
-    silent = asyncio.Event()
-    connections: set[asyncio.Task[None]] = set()
-
-    async def copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        while data := await reader.read(65536):
-            if not silent.is_set():
-                writer.write(data)
-
-    async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        connections.add(task)
-        host, _, port = address.rpartition(":")
-        far_reader, far_writer = await asyncio.open_connection(host, int(port))
-        try:
-            with suppress(ConnectionError):
-                await asyncio.gather(copy(reader, far_writer), copy(far_reader, writer))
-        finally:
-            for each in (writer, far_writer):
-                each.transport.abort()
-                with suppress(ConnectionError):
-                    await each.wait_closed()
-
-    server = await asyncio.start_server(connect, "127.0.0.1", 0)
-    host, port = server.sockets[0].getsockname()[:2]
-    yield f"{host}:{port}", silent
-    server.close()
-    for connection in connections:
-        connection.cancel()
-    # A socket that is still open when the loop ends fails some later test.
-    await asyncio.gather(*connections, return_exceptions=True)
-
-
 async def test_a_peer_that_vanished_is_known_within_seconds() -> None:
     async with (
         serving() as server,
-        lossy(server) as (address, silent),
-        rpc.channel(address, auth=AUTH) as through,
+        Cable(server).laid() as cable,
+        rpc.channel(cable.place, auth=AUTH) as through,
     ):
         call = node_pb2_grpc.NodeServiceStub(through).SignalStream(endless())
         responses = aiter(call)
         assert await anext(responses)
-        silent.set()
+        cable.silence()
         started = time.monotonic()
         with pytest.raises(Unreachable), rpc.service_errors():
             await anext(responses)

@@ -13,8 +13,8 @@ from contextlib import asynccontextmanager
 import pytest
 from livekit import api, rtc
 
+from tests.support.cable import Cable
 from tests.support.installation import Front, Installation
-from tests.support.nats import Cable
 from tests.support.python_client import PythonClient, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(120)]

@@ -18,7 +18,7 @@ from chassis.subjects import NODES
 from contracts.placement.v1 import placement_pb2
 from sfu.app import SfuApp, build
 from sfu.settings import SfuSettings
-from tests.support.nats import Cable
+from tests.support.cable import Cable
 from tests.support.nodes import Signaling, signaling, until
 
 SECRET = "a secret that is long enough to be one"

@@ -23,7 +23,8 @@ from sfu.clients import EventPublisher, Heartbeat, PlacementLeases
 from sfu.core import spooling
 from sfu.metrics import SfuMetrics
 from sfu.spool import DiskSpool, MemorySpool
-from tests.support.nats import Cable, connected_bus, disconnected, running_nats
+from tests.support.cable import Cable
+from tests.support.nats import connected_bus, disconnected, running_nats
 from tests.support.nodes import AUTH, until
 
 LIMIT = 1_000_000  # bytes of events that wait

@@ -13,7 +13,8 @@ from sfu.app import build
 from sfu.core import renewal
 from sfu.core.room_events import FROZEN
 from tests.integration.sfu.test_app import open_session, settings
-from tests.support.nats import Cable, connected_bus, disconnected, running_nats
+from tests.support.cable import Cable
+from tests.support.nats import connected_bus, disconnected, running_nats
 from tests.support.nodes import signaling, until
 
 

@@ -8,7 +8,7 @@ from livekit.protocol import rtc
 
 from chassis import rpc
 from contracts.node.v1 import node_pb2, node_pb2_grpc
-from tests.support.nats import Cable
+from tests.support.cable import Cable
 from tests.support.nodes import (
     AUTH,
     Signaling,
