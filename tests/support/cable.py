@@ -7,6 +7,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 
+ACCEPTING_S = 0.02
+
+
 class Cable:
     """What lies between clients and a server, each a TCP endpoint; it knows nothing of what it carries.
 
@@ -45,7 +48,9 @@ class Cable:
         finally:
             self.pull()
             self.mend()
-            # A socket that is still open when the loop ends fails some later test.
+            # A socket that is still open when the loop ends fails some later test; what was accepted
+            # a moment ago has no task yet.
+            await asyncio.sleep(ACCEPTING_S)
             await asyncio.gather(*self._tasks)
 
     def pull(self) -> None:
