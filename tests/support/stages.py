@@ -6,6 +6,7 @@ that a test compares what both nodes believe.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from livekit.protocol import models as lk
@@ -13,7 +14,7 @@ from livekit.protocol import rtc
 
 from chassis.errors import CODES, Code
 from contracts.room.v1 import room_pb2
-from sfu.core import moving, stage
+from sfu.core import forwarding, moving, stage
 from sfu.ids import StageIds
 
 
@@ -72,6 +73,9 @@ class FakeStage:
 
     def joining(self, participant_sid: str, wall_ms: int) -> None:
         return None
+
+    def media_of(self, track_sids: Sequence[str]) -> dict[str, forwarding.EngineTracks]:
+        return {}
 
     def _resume(self, socket: stage.SocketRef, identity: str) -> list[stage.Effect]:
         for session in self.sessions.values():
