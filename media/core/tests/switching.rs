@@ -867,7 +867,7 @@ fn a_priority_that_changes_decides_anew_who_is_paused() {
             config: sender(track(1), "1", OUT + 1, vp8()),
         },
     );
-    let mut want = |stage: &mut Stage, which, priority| {
+    let want = |stage: &mut Stage, which, priority| {
         stage.world.command(
             stage.server,
             Command::SetSenderLayers {
