@@ -126,8 +126,20 @@ async def start(directory: Path, *, port: int | None = None) -> NatsServer:
         url, process = await _start(
             binary, _write_config(directory, user, password, port), directory
         )
+        _note_connection(directory, url, user, password)
         unless_started.pop_all()
     return NatsServer(url, user, password, process, claim)
+
+
+def connection_file(directory: Path) -> Path:
+    """Where the server of this directory can be reached, for its owner's commands: url, user and password."""
+    return directory / "connection.json"
+
+
+def _note_connection(directory: Path, url: str, user: str, password: str) -> None:
+    path = connection_file(directory)
+    path.touch(mode=0o600)
+    path.write_text(json.dumps({"url": url, "user": user, "password": password}))
 
 
 async def _start(
