@@ -1,4 +1,4 @@
-# Every image of Roomwright, one target each: signaling, placement, sfu; nats-stand-in for clusters without a registry.
+# Every image of Roomwright, one target each: signaling, placement, sfu, webhook; nats-stand-in for clusters without a registry.
 #
 # Built from the two bases below and from locked packages; a change of Python code builds no Rust. What differs between two
 # builds of one commit, and what does not, is in docs/images.md.
@@ -56,7 +56,7 @@ COPY services /src/services
 ARG SOURCE_DATE_EPOCH=1700000000
 ENV SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH
 RUN pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir /wheels \
-        ./proto ./chassis ./services/signaling ./services/placement ./services/sfu
+        ./proto ./chassis ./services/signaling ./services/placement ./services/sfu ./services/webhook
 
 # ---- one environment per service: locked packages in one layer, ours in another -----------------------------------------
 
@@ -87,13 +87,17 @@ FROM environment AS sfu-dependencies
 COPY requirements/sfu.txt requirements/
 RUN fill /opt/roomwright --require-hashes -r requirements/sfu.txt
 
+FROM environment AS webhook-dependencies
+COPY requirements/webhook.txt requirements/
+RUN fill /opt/roomwright --require-hashes -r requirements/webhook.txt
+
 FROM environment AS native
 COPY --from=mediacore /wheels /wheels
 RUN fill /native --no-deps --no-index --find-links /wheels mediacore
 
 FROM environment AS packages
 COPY --from=wheels /wheels /wheels
-RUN for service in signaling placement sfu; do \
+RUN for service in signaling placement sfu webhook; do \
         fill "/packages/$service" --no-deps --no-index --find-links /wheels contracts chassis "$service"; \
     done
 
@@ -160,6 +164,14 @@ COPY --from=native /native /opt/roomwright
 COPY --from=packages /packages/sfu /opt/roomwright
 EXPOSE 7881 7882/udp 7891 8080
 ENTRYPOINT ["tini", "--", "roomwright-sfu"]
+
+FROM runtime AS webhook
+LABEL org.opencontainers.image.title="roomwright-webhook" \
+      org.opencontainers.image.description="Tells webhook targets what happened in rooms"
+COPY --from=webhook-dependencies /opt/roomwright /opt/roomwright
+COPY --from=packages /packages/webhook /opt/roomwright
+EXPOSE 8080
+ENTRYPOINT ["tini", "--", "roomwright-webhook"]
 
 # ---- stand-ins of third-party images, under their official names (`make images STAND_INS=1`) ----------------------------
 

@@ -24,7 +24,7 @@ CHART: Final = ROOT / "charts" / "roomwright"
 SOURCE: Final = CHART / "values.yaml"
 SCHEMA: Final = CHART / "values.schema.json"
 DOCUMENT: Final = ROOT / "docs" / "operators" / "values.md"
-SERVICES: Final = ("signaling", "placement", "sfu", "nats")
+SERVICES: Final = ("signaling", "placement", "sfu", "webhook", "nats")
 _MARK: Final = "@schema "
 
 

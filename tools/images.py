@@ -17,7 +17,7 @@ from pathlib import Path
 import yaml
 
 ROOT = Path(__file__).resolve().parent.parent
-SERVICES = ("signaling", "placement", "sfu")
+SERVICES = ("signaling", "placement", "sfu", "webhook")
 DEFAULT_TAG = "dev"
 REGISTRY = "docker.io/library"
 """What a name without a registry means to a node."""

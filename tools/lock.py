@@ -13,6 +13,7 @@ OURS = (
     "placement",
     "signaling",
     "sfu",
+    "webhook",
     "roomwright",
     "loadtest",
 )
@@ -20,6 +21,7 @@ MANIFESTS = {
     "placement": ("services/placement", "chassis", "proto"),
     "signaling": ("services/signaling", "chassis", "proto"),
     "sfu": ("services/sfu", "chassis", "proto"),
+    "webhook": ("services/webhook", "chassis", "proto"),
 }
 ALONE = ("build", "stand-ins", "old-python-sdk", "agents")
 EVERYTHING = (
@@ -28,6 +30,7 @@ EVERYTHING = (
     "services/placement",
     "services/signaling",
     "services/sfu",
+    "services/webhook",
     "roomwright",
     "loadtest",
 )

@@ -26,6 +26,7 @@ WORKSPACE = (
     "services/placement",
     "services/signaling",
     "services/sfu",
+    "services/webhook",
     "roomwright",
 )
 NATIVE = ROOT / "media" / "python" / "mediacore" / "_native.abi3.so"

@@ -19,6 +19,7 @@ PYTHON_PACKAGES = (
     "services/placement/placement",
     "services/signaling/signaling",
     "services/sfu/sfu",
+    "services/webhook/webhook",
     "roomwright/roomwright",
     "loadtest",
     "tools",

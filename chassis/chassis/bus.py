@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from types import TracebackType
@@ -32,6 +32,10 @@ from chassis.subjects import Stream
 
 MESSAGE_ID: Final = "Nats-Msg-Id"
 ACK_TIMEOUT_S: Final = 2.0
+READER_DOUBT_S: Final = 30.0
+"""A reader that got nothing for so long makes sure that its consumer is there, by making another."""
+READER_FORGOTTEN_S: Final = 60.0
+"""After which the server clears away the consumer of a reader that is gone."""
 MAX_PENDING: Final = 65_536
 """Messages a subscription holds for a slow reader before new ones are dropped and counted."""
 
@@ -118,6 +122,26 @@ class Subscription:
         await self.close()
 
 
+class StreamReader(Protocol):
+    """Reads a stream in order and at the reader's own pace; nothing is held for it between two reads."""
+
+    async def read(self, limit: int, wait_s: float) -> list[Message]:
+        """The next messages, 1 to `limit`; none when none came within `wait_s`. Raises `BusError`: read again."""
+        ...
+
+    async def close(self) -> None:
+        """Read no more."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class StreamEnds:
+    """The sequences of the first message a stream still has, and of the last one it ever had."""
+
+    first: int
+    last: int
+
+
 class Bus(Protocol):
     """What services use of the bus. Subjects stand in `chassis.subjects`."""
 
@@ -167,6 +191,18 @@ class Bus(Protocol):
 
     async def read_stream(self, stream: Stream, subject: str = ">", start: int = 1) -> Subscription:
         """A stream's messages on `subject` from sequence `start`, in order, then new ones."""
+        ...
+
+    def open_reader(self, stream: Stream, subjects: Sequence[str], start: int) -> StreamReader:
+        """A reader of the messages on any of `subjects` from sequence `start` on."""
+        ...
+
+    async def stream_ends(self, stream: Stream) -> StreamEnds:
+        """Where the stream begins and ends now. Raises `BusError`, also when there is no such stream."""
+        ...
+
+    async def stored_message(self, stream: Stream, sequence: int) -> Message | None:
+        """One message of a stream; None when it has it no longer. Raises `BusError`."""
         ...
 
     async def request(
@@ -332,6 +368,29 @@ class NatsBus:
             raise BusError(f"cannot read {stream.name}: {_words(error)}") from error
         return subscription
 
+    def open_reader(self, stream: Stream, subjects: Sequence[str], start: int) -> StreamReader:
+        """See `Bus.open_reader`."""
+        return _NatsReader(self, stream, tuple(subjects), start)
+
+    async def stream_ends(self, stream: Stream) -> StreamEnds:
+        """See `Bus.stream_ends`."""
+        try:
+            state = (await self.jetstream().stream_info(stream.name)).state
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusError(f"stream {stream.name} cannot be asked: {_words(error)}") from error
+        return StreamEnds(state.first_seq, state.last_seq)
+
+    async def stored_message(self, stream: Stream, sequence: int) -> Message | None:
+        """See `Bus.stored_message`."""
+        try:
+            found = await self.jetstream().get_msg(stream.name, sequence)
+        except nats.js.errors.NotFoundError:
+            return None
+        except (nats.errors.Error, TimeoutError) as error:
+            raise BusError(f"{stream.name} cannot be read: {_words(error)}") from error
+        headers = dict(found.headers or {})
+        return Message(found.subject or "", found.data or b"", headers, sequence)
+
     async def request(
         self,
         subject: str,
@@ -387,6 +446,75 @@ class NatsBus:
     def _require_connection(self) -> None:
         if not self._client.is_connected:
             raise NotConnected("no connection to the bus")
+
+
+class _NatsReader:
+    """A pull consumer that nothing depends on: when it is lost, or misses one, the next read makes another."""
+
+    def __init__(self, bus: NatsBus, stream: Stream, subjects: tuple[str, ...], start: int) -> None:
+        self._bus = bus
+        self._stream = stream
+        self._subjects = subjects
+        self._next = start
+        self._source: JetStreamContext.PullSubscription | None = None
+        self._connection = 0
+        self._taken = 0  # by this consumer's own count
+        self._quiet_s = 0.0
+
+    async def read(self, limit: int, wait_s: float) -> list[Message]:
+        """See `StreamReader.read`."""
+        try:
+            source = await self._consumer()
+            found = await source.fetch(limit, timeout=wait_s)
+        except (nats.errors.TimeoutError, TimeoutError):
+            self._quiet_s += wait_s
+            if self._quiet_s >= READER_DOUBT_S:
+                await self.close()  # nothing to read, or nobody there to read it from
+            return []
+        except (nats.errors.Error, nats.js.errors.Error) as error:
+            await self.close()
+            raise BusError(f"cannot read {self._stream.name}: {_words(error)}") from error
+        self._quiet_s = 0.0
+        return await self._in_order(found)
+
+    async def close(self) -> None:
+        """See `StreamReader.close`."""
+        source, self._source = self._source, None
+        if source is not None:
+            await _unsubscribe(source)
+
+    async def _in_order(self, found: Sequence[Msg]) -> list[Message]:
+        messages = []
+        for message in found:
+            place = message.metadata.sequence
+            if place.consumer != self._taken + 1:
+                await self.close()  # one was lost on the way: read again from there
+                break
+            self._taken = place.consumer
+            self._next = place.stream + 1
+            messages.append(_incoming(message, place.stream))
+        return messages
+
+    async def _consumer(self) -> JetStreamContext.PullSubscription:
+        if self._source is not None and self._connection == self._bus.connections:
+            return self._source
+        await self.close()
+        js = self._bus.jetstream()
+        self._connection = self._bus.connections
+        made = await js.add_consumer(
+            self._stream.name,
+            jetstream.ConsumerConfig(
+                deliver_policy=jetstream.DeliverPolicy.BY_START_SEQUENCE,
+                opt_start_seq=self._next,
+                ack_policy=jetstream.AckPolicy.NONE,
+                filter_subjects=list(self._subjects),
+                inactive_threshold=READER_FORGOTTEN_S,
+                mem_storage=True,
+            ),
+        )
+        self._source = await js.pull_subscribe_bind(made.name, self._stream.name)
+        self._taken, self._quiet_s = 0, 0.0
+        return self._source
 
 
 class MemoryBus:
@@ -462,11 +590,29 @@ class MemoryBus:
 
     async def read_stream(self, stream: Stream, subject: str = ">", start: int = 1) -> Subscription:
         """See `Bus.read_stream`."""
+        return self.kept(stream).read(subject, start)
+
+    def open_reader(self, stream: Stream, subjects: Sequence[str], start: int) -> StreamReader:
+        """See `Bus.open_reader`."""
+        return _MemoryReader(self, stream, tuple(subjects), start)
+
+    async def stream_ends(self, stream: Stream) -> StreamEnds:
+        """See `Bus.stream_ends`."""
+        kept = self.kept(stream)
+        return StreamEnds(1, len(kept.messages))
+
+    async def stored_message(self, stream: Stream, sequence: int) -> Message | None:
+        """See `Bus.stored_message`."""
+        messages = self.kept(stream).messages
+        return messages[sequence - 1] if 1 <= sequence <= len(messages) else None
+
+    def kept(self, stream: Stream) -> _MemoryStream:
+        """The stream; raises `BusError` when there is none, or no connection."""
         self._require_connection()
-        kept = self._streams.get(stream.name)
-        if kept is None:
+        found = self._streams.get(stream.name)
+        if found is None:
             raise BusError(f"cannot read {stream.name}: there is no such stream")
-        return kept.read(subject, start)
+        return found
 
     async def request(
         self,
@@ -516,10 +662,17 @@ class _MemoryStream:
 
     def __init__(self, config: Stream) -> None:
         self.config = config
-        self._messages: list[Message] = []
+        self.messages: list[Message] = []
         self._sequence_of_id: dict[str, int] = {}
         self._readers: list[tuple[str, Subscription]] = []
         self._bytes = 0
+        self._appended = asyncio.Event()
+
+    async def wait_for(self, sequence: int) -> None:
+        """Until the stream has so many messages."""
+        while len(self.messages) < sequence:
+            self._appended.clear()
+            await self._appended.wait()
 
     @property
     def fill(self) -> float:
@@ -534,10 +687,11 @@ class _MemoryStream:
         if self._bytes + len(message.data) > self.config.max_bytes:
             raise BusError(f"{message.subject} was not stored: maximum bytes exceeded")
         self._bytes += len(message.data)
-        sequence = len(self._messages) + 1
+        sequence = len(self.messages) + 1
         stored = Message(message.subject, message.data, message.headers, sequence)
-        self._messages.append(stored)
+        self.messages.append(stored)
         self._sequence_of_id[message_id] = sequence
+        self._appended.set()
         for subject, reader in self._readers:
             if _matches(subject, stored.subject):
                 reader.push(stored)
@@ -552,10 +706,42 @@ class _MemoryStream:
         subscription = Subscription(close)
         reader = (subject, subscription)
         self._readers.append(reader)
-        for message in self._messages[start - 1 :]:
+        for message in self.messages[start - 1 :]:
             if _matches(subject, message.subject):
                 subscription.push(message)
         return subscription
+
+
+class _MemoryReader:
+    """A reader of a `_MemoryStream`."""
+
+    def __init__(
+        self, bus: MemoryBus, stream: Stream, subjects: tuple[str, ...], start: int
+    ) -> None:
+        self._bus, self._stream, self._subjects, self._next = bus, stream, subjects, start
+
+    async def read(self, limit: int, wait_s: float) -> list[Message]:
+        """See `StreamReader.read`."""
+        found = self._found(limit)
+        if not found:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await self._bus.kept(self._stream).wait_for(self._next)
+            found = self._found(limit)
+        return found
+
+    async def close(self) -> None:
+        """See `StreamReader.close`."""
+
+    def _found(self, limit: int) -> list[Message]:
+        found: list[Message] = []
+        messages = self._bus.kept(self._stream).messages
+        while self._next <= len(messages) and len(found) < limit:
+            message = messages[self._next - 1]
+            self._next += 1
+            if any(_matches(subject, message.subject) for subject in self._subjects):
+                found.append(message)
+        return found
 
 
 def _outgoing(headers: Mapping[str, str] | None, message_id: str | None) -> dict[str, str] | None:

@@ -10,7 +10,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from chassis.subjects import CHECKPOINTS, EVENTS, NODES, ROOM_TAKEN_OVER, ROOMS, Bucket, Stream
+from chassis.subjects import (
+    CHECKPOINTS,
+    EVENTS,
+    NODES,
+    ROOM_TAKEN_OVER,
+    ROOMS,
+    WEBHOOK_PROGRESS,
+    WEBHOOK_SHARDS,
+    WEBHOOKS_DEAD,
+    Bucket,
+    Stream,
+)
 
 INBOX: Final = "_INBOX"
 
@@ -25,6 +36,8 @@ class User:
     """Buckets it reads and watches, and makes when they are not there; it writes no key."""
     publishes: tuple[Stream, ...] = ()
     """Streams it makes and appends to, and does not read."""
+    follows: tuple[Stream, ...] = ()
+    """Streams it reads, and makes when they are not there; it appends nothing."""
     tells: tuple[str, ...] = ()
     """Subjects of passing news that it publishes."""
     hears: tuple[str, ...] = ()
@@ -37,6 +50,9 @@ USERS: Final[Mapping[str, User]] = {
     "signaling": User(hears=(ROOM_TAKEN_OVER,)),
     "placement": User(reads=(NODES,), writes=(ROOMS,), tells=(ROOM_TAKEN_OVER,)),
     "sfu": User(writes=(NODES, CHECKPOINTS), publishes=(EVENTS,)),
+    "webhook": User(
+        writes=(WEBHOOK_SHARDS, WEBHOOK_PROGRESS), follows=(EVENTS,), publishes=(WEBHOOKS_DEAD,)
+    ),
     "admin": User(may_everything=True),
 }
 
@@ -87,6 +103,10 @@ def _publish(user: User) -> Iterator[str]:
     for events in user.publishes:
         yield from _make(events.name)
         yield from events.subjects
+    for followed in user.follows:
+        yield from _make(followed.name)
+        yield from _read(followed.name)
+        yield f"$JS.API.CONSUMER.MSG.NEXT.{followed.name}.>"
     yield from user.tells
 
 

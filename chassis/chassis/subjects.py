@@ -48,11 +48,38 @@ CHECKPOINTS: Final = Bucket("checkpoints", max_value_bytes=1000 * 1000)
 """What a room's next home needs: keys are `kv.path(room name)` and `kv.path(room name, sid)`."""
 
 
+WEBHOOK_SHARDS: Final = Bucket("webhook_shards", max_value_bytes=1024)
+"""Which replica of the webhook service delivers which part of EVENTS, and which replicas there are."""
+WEBHOOK_PROGRESS: Final = Bucket("webhook_progress", max_value_bytes=256 * 1024)
+"""How far each target has got: keys are `kv.path(target id, shard)`."""
+WEBHOOKS_DEAD: Final = Stream(
+    name="WEBHOOKS_DEAD",
+    subjects=("webhooks.dead.*",),
+    max_bytes=64 * 1024 * 1024,
+    max_age_s=30 * 24 * 3600,
+    duplicate_window_s=120,
+)
+"""Facts that a webhook target did not take: `webhooks.dead.<target id>`."""
+
 ROOM_TAKEN_OVER: Final = "rooms.taken_over"
 """A room has another home since its holder was lost: `contracts.placement.v1.Lease`, told once."""
 
 
 def event_subject(room_name: str, event_name: str) -> str:
     """The subject of one fact about a room; the same room always has the same partition."""
-    partition = zlib.crc32(room_name.encode()) % EVENT_PARTITIONS
-    return f"events.{partition}.{event_name}"
+    return f"events.{event_partition(room_name)}.{event_name}"
+
+
+def event_partition(room_name: str) -> int:
+    """Which part of EVENTS has the room's facts."""
+    return zlib.crc32(room_name.encode()) % EVENT_PARTITIONS
+
+
+def partition_subject(partition: int) -> str:
+    """All facts of one part."""
+    return f"events.{partition}.>"
+
+
+def dead_letter_subject(target_id: str) -> str:
+    """Where a webhook target's dead letters are."""
+    return f"webhooks.dead.{target_id}"

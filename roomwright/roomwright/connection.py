@@ -22,7 +22,7 @@ from roomwright.nats_server import connection_file
 
 URL_VARIABLE: Final = "ROOMWRIGHT_NATS_URL"
 USER_VARIABLE: Final = "ROOMWRIGHT_NATS_USER"
-PASSWORD_VARIABLE: Final = "ROOMWRIGHT_NATS_PASSWORD"  # noqa: S105  # a variable's name
+PASSWORD_VARIABLE: Final = "ROOMWRIGHT_NATS_PASSWORD"
 CONNECT_S: Final = 5.0
 
 
@@ -37,7 +37,11 @@ class Connection:
 def add_flags(parser: argparse.ArgumentParser) -> None:
     """Where NATS is, and as whom to connect."""
     add = parser.add_argument
-    add("--nats", metavar="URL", help=f"nats://host:4222; also {URL_VARIABLE} (default: of --data-dir)")
+    add(
+        "--nats",
+        metavar="URL",
+        help=f"nats://host:4222; also {URL_VARIABLE} (default: of --data-dir)",
+    )
     add("--nats-user", metavar="NAME", help=f"also {USER_VARIABLE}")
     add(
         "--nats-password-file",
@@ -79,7 +83,9 @@ def _found(options: argparse.Namespace) -> tuple[str, str, str]:
             password = options.nats_password_file.read_text(encoding="utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.__class__.__name__
-            raise CommandError(f"--nats-password-file {options.nats_password_file}: {reason}") from None
+            raise CommandError(
+                f"--nats-password-file {options.nats_password_file}: {reason}"
+            ) from None
     return url, user, password
 
 

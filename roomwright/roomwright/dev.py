@@ -97,6 +97,19 @@ async def _serve(
     await _wait_until_known(sfu)
     say(f"sfu           media on UDP port {settings.udp_port} and TCP port {settings.tcp_port}")
 
+    webhook = await _start(
+        stack,
+        "webhook",
+        shared
+        | {
+            "urls": settings.webhook_urls,
+            # Receivers run on the developer's own machine.
+            "allowed_networks": _LOCAL_NETWORKS,
+        },
+    )
+    if settings.webhook_urls:
+        say(f"webhook       tells {', '.join(settings.webhook_urls)}")
+
     signaling = await _start(
         stack,
         "signaling",
@@ -110,11 +123,12 @@ async def _serve(
     # Before signaling closes: everybody is told why while their sockets still work.
     stack.push_async_callback(sfu.app.end_calls)
     say(f"signaling     {', '.join(_host_port(host, settings.port) for host in hosts)}")
-    for name, service in (("placement", placement), ("sfu", sfu), ("signaling", signaling)):
+    services = {"placement": placement, "sfu": sfu, "webhook": webhook, "signaling": signaling}
+    for name, service in services.items():
         say(f"metrics       http://{service.app.health_address}/metrics of {name}")
     _say_how_to_use(settings, hosts, say)
 
-    running = [signaling, sfu, placement]
+    running = [signaling, webhook, sfu, placement]
     await _until_stopped(running, nats, stop)
     # Signaling's own drain sends clients to other replicas, and there is none.
     await _drain([sfu, placement], sfu.app.node.participants, say)
@@ -327,4 +341,11 @@ def _host_port(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
+_LOCAL_NETWORKS: Final = (
+    "127.0.0.0/8",
+    "::1/128",
+    "10.0.0.0/8",
+    "172.16.0.0/12",
+    "192.168.0.0/16",
+)
 _PROCESS_TOKEN: Final = secrets.token_urlsafe(32)

@@ -52,6 +52,13 @@ def add_to(commands: Any) -> None:
     )
     add("--data-dir", metavar="DIR", help="what nats-server keeps (default .roomwright)")
     add("--web-dir", metavar="DIR", help="the built page (default web/dist of the checkout)")
+    add(
+        "--webhook-url",
+        dest="webhook_urls",
+        action="append",
+        metavar="URL",
+        help="tell this URL what happens in rooms; may be repeated",
+    )
     add("--config", type=Path, metavar="FILE", help="settings in YAML; flags win over it")
     add(
         "--insecure-dev-keys",

@@ -35,6 +35,7 @@ class DevSettings:
     )
     data_dir: Path = Path(".roomwright")
     web_dir: Path | None = None
+    webhook_urls: tuple[str, ...] = ()
     insecure_dev_keys: bool = False
     log_level: str = "warning"
     log_json: bool = False
@@ -139,6 +140,14 @@ def _addresses(name: str, value: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(_address(name, one) for one in given))
 
 
+def _urls(name: str, value: object) -> tuple[str, ...]:
+    given = value if isinstance(value, list | tuple) else [value]
+    for one in given:
+        if not str(one).startswith(("http://", "https://")):
+            raise CommandError(f"{_flag(name)}: {one!r} is not of the form http://host/path")
+    return tuple(dict.fromkeys(str(one) for one in given))
+
+
 def _path(_name: str, value: object) -> Path:
     return Path(str(value)).expanduser()
 
@@ -174,6 +183,7 @@ _READ: Final[Mapping[str, Any]] = {
     "keys": lambda name, value: read_keys(value, name),
     "data_dir": _path,
     "web_dir": _path,
+    "webhook_urls": _urls,
     "insecure_dev_keys": _flag_value,
     "log_level": _level,
     "log_json": _flag_value,

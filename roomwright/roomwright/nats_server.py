@@ -113,13 +113,15 @@ def _version(binary: str) -> tuple[int, ...]:
     return tuple(int(number) for number in found.groups()) if found else ()
 
 
-async def start(directory: Path, *, port: int | None = None) -> NatsServer:
+async def start(
+    directory: Path, *, port: int | None = None, password: str | None = None
+) -> NatsServer:
     """Start a server that keeps its streams under `directory`, and wait until it listens.
 
-    `port` None lets the server pick a free one. Raises `NatsServerError`.
+    `port` None lets the server pick a free one, `password` None is a new one. Raises `NatsServerError`.
     """
     binary = await asyncio.to_thread(find_binary)
-    user, password = "roomwright", secrets.token_urlsafe(24)
+    user, password = "roomwright", password or secrets.token_urlsafe(24)
     with contextlib.ExitStack() as unless_started:
         claim = unless_started.enter_context(_claim(directory))
         await _end_leftover(directory)

@@ -773,7 +773,7 @@ class Room:
             self.depart(member, reason)
         self._is_closed = True
         if self.is_started:
-            self._publish("room_finished")
+            self._publish("room_finished", end_reason=_END_REASONS.get(reason, lk.ROOM_END_UNKNOWN))
         self.touch()
         self._say_touched()
         self._effects.append(Closed(keeps_lease=self._is_superseded))
@@ -805,7 +805,13 @@ class Room:
     # --------------------------------------------------------------------------- the EVENTS stream
 
     def _publish(
-        self, name: str, *, participant: bytes = b"", track: bytes = b"", room: bytes | None = None
+        self,
+        name: str,
+        *,
+        participant: bytes = b"",
+        track: bytes = b"",
+        room: bytes | None = None,
+        end_reason: int = lk.ROOM_END_UNKNOWN,
     ) -> None:
         if self._is_superseded:
             return  # the room lives on elsewhere, and its facts are told there
@@ -822,6 +828,7 @@ class Room:
             room=self._room_bytes() if room is None else room,
             participant=participant,
             track=track,
+            room_end_reason=end_reason,
         )
         self._effects.append(Publish(event))
 
@@ -830,9 +837,10 @@ class Room:
         self._publish(name, participant=member.bytes())
 
     def _publish_track(self, name: str, member: Member, track: lk.TrackInfo) -> None:
+        room = lk.Room(sid=self.sid, name=self.name).SerializeToString()
         self._publish(
             name,
-            room=lk.Room(sid=self.sid, name=self.name).SerializeToString(),
+            room=None if self.settings.is_full_room_in_track_events else room,
             participant=lk.ParticipantInfo(
                 sid=member.sid, identity=member.identity
             ).SerializeToString(),
@@ -950,6 +958,14 @@ class Room:
 
     def info_now(self, member: Member) -> lk.ParticipantInfo:
         return lk.ParticipantInfo.FromString(member.bytes())
+
+
+_END_REASONS = {
+    lk.ROOM_DELETED: lk.ROOM_END_API_DELETE,
+    lk.ROOM_CLOSED: lk.ROOM_END_IDLE_TIMEOUT,
+    lk.SERVER_SHUTDOWN: lk.ROOM_END_SERVER_SHUTDOWN,
+}
+"""Why a room ended for the world, by why its last members had to leave."""
 
 
 def _row(publisher: Member, track: lk.TrackInfo | lk.DataTrackInfo) -> dict[str, Any]:

@@ -137,6 +137,8 @@ class RoomSettings:
     profile_limits: ProfileLimits = DEFAULT_LIMITS
     is_remote_unmute_enabled: bool = False
     enabled_codecs: tuple[str, ...] = ()
+    is_full_room_in_track_events: bool = False
+    """Facts about tracks hold the whole livekit.Room, not its sid and name alone."""
     tombstone_lifetime: float = 60.0
     roles: Roles = field(default_factory=lambda: BUILT_IN)
     presets: Mapping[str, api.RoomConfiguration] = field(default_factory=dict)

@@ -1,0 +1,1 @@
+"""Tells webhook targets what happened in rooms, from the EVENTS stream."""

@@ -1,0 +1,64 @@
+"""The composition root of the webhook service: builds everything in reading order, and nothing else does."""
+
+from __future__ import annotations
+
+from pydantic import SecretStr
+
+from chassis import subjects
+from chassis.chassis import Chassis
+from chassis.run import ServiceApp
+from webhook.clients import DeadLetters, ProgressRecords, Sender
+from webhook.core.guard import networks
+from webhook.core.targets import Target
+from webhook.metrics import WebhookMetrics
+from webhook.runner import Dispatcher, Lost, TargetRunner
+from webhook.settings import WebhookSettings
+
+
+async def build(settings: WebhookSettings, chassis: Chassis) -> ServiceApp:
+    """One replica; any number of them share the work."""
+    metrics = WebhookMetrics(chassis.metrics)
+    sender = Sender(networks(settings.allowed_networks), settings.timeout_s, settings.in_flight)
+    progress = ProgressRecords(await chassis.kv(subjects.WEBHOOK_PROGRESS))
+    dead = DeadLetters(chassis.bus)
+
+    def key_of(target: Target) -> tuple[str, SecretStr]:
+        name = target.api_key or settings.api_key or next(iter(settings.api_keys))
+        return name, settings.api_keys[name]
+
+    def make_runner(target: Target, lost: Lost) -> TargetRunner:
+        return TargetRunner(
+            target,
+            key_of(target),
+            settings.policy,
+            chassis.bus,
+            sender,
+            progress,
+            dead,
+            chassis.clock,
+            metrics,
+            lost,
+        )
+
+    dispatcher = Dispatcher(
+        settings.node_id,
+        await chassis.kv(subjects.WEBHOOK_SHARDS),
+        chassis.clock,
+        metrics,
+        make_runner,
+    )
+    targets = {target.id: target for target in settings.targets}
+    chassis.health.tell("targets", lambda: _told(dispatcher))
+    return ServiceApp(
+        "webhook",
+        chassis,
+        tasks=[dispatcher.run],
+        before=[lambda: dispatcher.aim(targets)],
+        after=[dispatcher.close, sender.close],
+    )
+
+
+def _told(dispatcher: Dispatcher) -> str:
+    down = sum(runner.delivery.is_down for runner in dispatcher.runners)
+    waiting = sum(runner.delivery.waiting for runner in dispatcher.runners)
+    return f"{len(dispatcher.runners)} ({down} silent), {waiting} facts waiting"

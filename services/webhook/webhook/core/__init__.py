@@ -1,0 +1,1 @@
+"""What the webhook service decides: pure, no clock, no socket."""
