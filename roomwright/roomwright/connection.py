@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from chassis import logs
 from chassis.bus import NatsBus
 from chassis.kv import OpenKv, nats_buckets
 from roomwright.errors import CommandError
@@ -61,6 +62,7 @@ def add_flags(parser: argparse.ArgumentParser) -> None:
 @asynccontextmanager
 async def connected(options: argparse.Namespace) -> AsyncIterator[Connection]:
     """Connect as the flags say. Raises `CommandError` when nothing answers there."""
+    logs.configure(json=False, level="warning")
     url, user, password = _found(options)
     bus = NatsBus(url, user=user, password=password, name="roomwright command")
     await bus.start(wait_s=CONNECT_S)

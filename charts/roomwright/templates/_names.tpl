@@ -64,6 +64,18 @@ default
 {{- end -}}
 {{- end -}}
 
+{{/* is anybody to be told by webhooks? Without targets the service is left out */}}
+{{- define "roomwright.hasWebhooks" -}}
+{{- if or .Values.webhook.settings.urls .Values.webhook.urlsSecret.name }}yes{{ end -}}
+{{- end -}}
+
+{{/* names of the services that run, as a JSON list */}}
+{{- define "roomwright.services" -}}
+{{- $services := list "signaling" "placement" "sfu" -}}
+{{- if include "roomwright.hasWebhooks" . -}}{{- $services = append $services "webhook" -}}{{- end -}}
+{{- toJson $services -}}
+{{- end -}}
+
 {{/* a service's image: (list $ "sfu") */}}
 {{- define "roomwright.image" -}}
 {{- $root := index . 0 -}}

@@ -338,6 +338,7 @@ def _room_settings(settings: SfuSettings) -> RoomSettings:
         max_participants=settings.max_participants,
         profile_limits=_profile_limits(settings),
         is_remote_unmute_enabled=settings.enable_remote_unmute,
+        is_full_room_in_track_events=settings.enable_full_room_in_webhooks,
         enabled_codecs=settings.enabled_codecs,
         roles=settings.roles,
         presets=settings.room_presets,

@@ -129,6 +129,8 @@ class SfuSettings(ChassisSettings):
     """Participants of a room, recorders and agents not counted; 0: as many as come."""
     enable_remote_unmute: bool = False
     """Let the RoomService API unmute somebody's track."""
+    enable_full_room_in_webhooks: bool = False
+    """Webhooks about tracks hold all of the room, not its sid and name alone."""
     roles: RolesSetting = Field(default_factory=lambda: dict(BUILT_IN))
     """Named bundles of grants; signaling's are to be the same."""
     room_presets: Presets = Field(default_factory=dict)

@@ -15,7 +15,7 @@ from pydantic import SecretStr
 from chassis import kv, subjects
 from chassis.bus import Bus, Message
 from chassis.clock import Clock
-from chassis.errors import BusError, KvError
+from chassis.errors import BusError, KvError, KvUnavailable
 from chassis.events import webhook_body
 from chassis.kv import CaughtUp, Deleted, Entry, Kv
 from contracts.events.v1 import events_pb2
@@ -144,7 +144,10 @@ class TargetRunner:
         await self._bus.open_stream(subjects.EVENTS)
         ends = await self._bus.stream_ends(subjects.EVENTS)
         if record is None:
+            # Saved at once: after a crash it is not a new target that begins with what happens then.
             record = webhook_pb2.ProgressRecord(schema=SCHEMA, read=ends.last)
+            if not await self._records.save(self.target, shard, record):
+                raise KvUnavailable("another replica began with this shard just now")
         elif record.read > ends.last:
             self._log.error("the stream has lost its facts: begins anew", read=record.read)
             record = webhook_pb2.ProgressRecord(schema=SCHEMA)

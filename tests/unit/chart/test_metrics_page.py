@@ -9,6 +9,7 @@ from chassis.telemetry import Metrics, watch_process
 from placement.metrics import PlacementMetrics
 from sfu.metrics import SfuMetrics
 from signaling.metrics import SignalingMetrics
+from webhook.metrics import WebhookMetrics
 
 PAGE = Path(__file__).parents[3] / "docs" / "operators" / "observe.md"
 ROW = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \|(.*)$", re.MULTILINE)
@@ -17,7 +18,7 @@ ROW = re.compile(r"^\| ((?:`\w+`(?:, )?)+) \|(.*)$", re.MULTILINE)
 def shown() -> dict[str, frozenset[str]]:
     """Every metric and its labels, without those on all of the field's names."""
     found: dict[str, frozenset[str]] = {}
-    for service in (SignalingMetrics, PlacementMetrics, SfuMetrics):
+    for service in (SignalingMetrics, PlacementMetrics, SfuMetrics, WebhookMetrics):
         metrics = Metrics()
         watch_process(metrics)
         watch_bus(metrics, MemoryBus())

@@ -14,6 +14,7 @@ from chassis.telemetry import Metrics, watch_process
 from placement.metrics import PlacementMetrics
 from sfu.metrics import SfuMetrics
 from signaling.metrics import SignalingMetrics
+from webhook.metrics import WebhookMetrics
 
 CHART = Path(__file__).parents[3] / "charts" / "roomwright"
 OF_THE_SCRAPE = frozenset({"namespace", "pod", "job", "instance", "container", "endpoint"})
@@ -29,9 +30,9 @@ Selector = tuple[str, frozenset[str]]
 
 
 def declared() -> Declared:
-    """Kind and labels of every metric of the three services, by the name a query uses."""
+    """Kind and labels of every metric of the services, by the name a query uses."""
     found: dict[str, tuple[str, frozenset[str]]] = {}
-    for service in (SignalingMetrics, PlacementMetrics, SfuMetrics):
+    for service in (SignalingMetrics, PlacementMetrics, SfuMetrics, WebhookMetrics):
         metrics = Metrics({"node_id": "ND_x", "node_type": "SERVER"})
         watch_process(metrics)
         watch_bus(metrics, MemoryBus())

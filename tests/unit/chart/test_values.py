@@ -15,6 +15,7 @@ from sfu.settings import SfuSettings, TurnServerSettings
 from signaling.settings import SignalingSettings
 from tools import chart_nats
 from tools.chart_values import SOURCE, ValuesError, read, schema, stale
+from webhook.settings import WebhookSettings
 
 VALUES = SOURCE.read_text(encoding="utf-8")
 
@@ -77,7 +78,12 @@ def test_service_block_inherits_documentation_from_an_earlier_one() -> None:
 
 @pytest.mark.parametrize(
     ("service", "settings"),
-    [("signaling", SignalingSettings), ("placement", PlacementSettings), ("sfu", SfuSettings)],
+    [
+        ("signaling", SignalingSettings),
+        ("placement", PlacementSettings),
+        ("sfu", SfuSettings),
+        ("webhook", WebhookSettings),
+    ],
 )
 def test_every_setting_of_the_chart_is_one_of_the_service(service: str, settings: Any) -> None:
     names = [_snake(key) for key in yaml.safe_load(VALUES)[service]["settings"]]
