@@ -464,8 +464,7 @@ class _NatsReader:
     async def read(self, limit: int, wait_s: float) -> list[Message]:
         """See `StreamReader.read`."""
         try:
-            source = await self._consumer()
-            found = await source.fetch(limit, timeout=wait_s)
+            found = await self._fetched(await self._consumer(), limit, wait_s)
         except (nats.errors.TimeoutError, TimeoutError):
             self._quiet_s += wait_s
             if self._quiet_s >= READER_DOUBT_S:
@@ -476,6 +475,19 @@ class _NatsReader:
             raise BusError(f"cannot read {self._stream.name}: {_words(error)}") from error
         self._quiet_s = 0.0
         return await self._in_order(found)
+
+    async def _fetched(
+        self, source: JetStreamContext.PullSubscription, limit: int, wait_s: float
+    ) -> list[Msg]:
+        """What comes; nothing at once when the connection was made anew, since nobody knows this consumer then."""
+        fetching = asyncio.ensure_future(source.fetch(limit, timeout=wait_s))
+        renewed = asyncio.ensure_future(self._bus.wait_for_reconnection(self._connection))
+        try:
+            await asyncio.wait({fetching, renewed}, return_when=asyncio.FIRST_COMPLETED)
+            return fetching.result() if fetching.done() else []
+        finally:
+            fetching.cancel()
+            renewed.cancel()
 
     async def close(self) -> None:
         """See `StreamReader.close`."""

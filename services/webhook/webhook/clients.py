@@ -244,7 +244,9 @@ class ProgressRecords:
         try:
             return webhook_pb2.ProgressRecord.FromString(entry.value)
         except DecodeError:
-            log.exception("progress record cannot be read: begins anew", target=target.id, shard=shard)
+            log.exception(
+                "progress record cannot be read: begins anew", target=target.id, shard=shard
+            )
             return None
 
     async def save(self, target: Target, shard: int, record: webhook_pb2.ProgressRecord) -> bool:

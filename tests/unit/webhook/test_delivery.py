@@ -72,6 +72,14 @@ def test_a_silent_target_is_asked_with_one_fact_ever_more_rarely() -> None:
     assert delivery.due(3, 0) == [Send(2), Send(3), Send(4)]
 
 
+def test_requests_that_fail_together_are_one_sign() -> None:
+    delivery = machine(Policy(in_flight=64, down_last_delay_s=60))
+    arrive(delivery, *((n, f"r{n}") for n in range(1, 65)))
+    for effect in delivery.due(0, 0):
+        delivery.answered(effect.sequence, Answer.UNREACHABLE, 0, 0)
+    assert delivery.next_timeout() == 1
+
+
 def test_a_target_says_how_long_to_wait() -> None:
     delivery = machine()
     arrive(delivery, (1, "a"))

@@ -116,6 +116,8 @@ class Delivery:
         """Requests without an answer in a row; 0 once one is answered."""
         self.last_error = ""
         """What the last request failed with, since one was taken."""
+        self._probe_sequence = 0  # of the request that asks whether a silent target is back
+        self._probes = 0  # such requests in a row
         self._down_until = 0.0
 
     @property
@@ -197,7 +199,7 @@ class Delivery:
     ) -> list[Effect]:
         """What became of a `Send`; what to do about it."""
         self._in_flight.discard(sequence)
-        self._note(answer, now, error, retry_after_s)
+        self._note(sequence, answer, now, error, retry_after_s)
         queue = self._rooms.get(self._room_of.get(sequence, ""))
         if queue is None or not queue.facts or queue.facts[0].sequence != sequence:
             return []  # of a shard that somebody else delivers now
@@ -239,6 +241,7 @@ class Delivery:
         oldest = min(free, key=lambda queue: queue.facts[0].sequence, default=None)
         if oldest is not None:
             effects.append(self._send(oldest))
+            self._probe_sequence = oldest.facts[0].sequence
         return effects
 
     def _too_old(self, wall_s: float) -> Iterator[GiveUp]:
@@ -248,15 +251,19 @@ class Delivery:
                 reason = queue.error or self.last_error
                 yield GiveUp(queue.facts[0].sequence, reason, queue.attempts)
 
-    def _note(self, answer: Answer, now: float, error: str, retry_after_s: float) -> None:
+    def _note(
+        self, sequence: int, answer: Answer, now: float, error: str, retry_after_s: float
+    ) -> None:
+        was_down = self.is_down
         if answer is Answer.UNREACHABLE:
             self.failures += 1
             self.last_error = error
-            beyond = self.failures - self._policy.down_after
-            delay_s = self._delay_s(beyond + 1, self._policy.down_last_delay_s)
-            self._down_until = now + max(delay_s, retry_after_s)
+            # Requests that were under way together fail together: that is one sign, not many.
+            if not was_down or sequence == self._probe_sequence:
+                self._probes = self._probes + 1 if was_down else 1
+                delay_s = self._delay_s(self._probes, self._policy.down_last_delay_s)
+                self._down_until = now + max(delay_s, retry_after_s)
             return
-        was_down = self.is_down
         self.failures = 0
         self.last_error = "" if answer is Answer.TAKEN else error
         if was_down:
