@@ -960,7 +960,7 @@ class Room:
         return lk.ParticipantInfo.FromString(member.bytes())
 
 
-_END_REASONS = {
+_END_REASONS: Mapping[int, lk.RoomEndReason] = {
     lk.ROOM_DELETED: lk.ROOM_END_API_DELETE,
     lk.ROOM_CLOSED: lk.ROOM_END_IDLE_TIMEOUT,
     lk.SERVER_SHUTDOWN: lk.ROOM_END_SERVER_SHUTDOWN,
