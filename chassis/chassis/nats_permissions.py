@@ -13,7 +13,9 @@ from typing import Final
 from chassis.subjects import (
     CHECKPOINTS,
     EVENTS,
+    KEYS,
     NODES,
+    REVOCATIONS,
     ROOM_TAKEN_OVER,
     ROOMS,
     WEBHOOK_PROGRESS,
@@ -47,11 +49,14 @@ class User:
 
 
 USERS: Final[Mapping[str, User]] = {
-    "signaling": User(hears=(ROOM_TAKEN_OVER,)),
+    "signaling": User(reads=(KEYS,), writes=(REVOCATIONS,), hears=(ROOM_TAKEN_OVER,)),
     "placement": User(reads=(NODES,), writes=(ROOMS,), tells=(ROOM_TAKEN_OVER,)),
-    "sfu": User(writes=(NODES, CHECKPOINTS), publishes=(EVENTS,)),
+    "sfu": User(reads=(KEYS,), writes=(NODES, CHECKPOINTS), publishes=(EVENTS,)),
     "webhook": User(
-        writes=(WEBHOOK_SHARDS, WEBHOOK_PROGRESS), follows=(EVENTS,), publishes=(WEBHOOKS_DEAD,)
+        reads=(KEYS,),
+        writes=(WEBHOOK_SHARDS, WEBHOOK_PROGRESS),
+        follows=(EVENTS,),
+        publishes=(WEBHOOKS_DEAD,),
     ),
     "admin": User(may_everything=True),
 }

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import secrets
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -54,6 +55,20 @@ def _keys(value: Any) -> Any:
         return parse_keys(value)
     except SettingsError as error:
         raise ValueError(str(error)) from None
+
+
+def _projects(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    if value.lstrip().startswith("{"):
+        try:
+            return json.loads(value)
+        except ValueError:
+            raise ValueError("not a JSON object") from None
+    pairs = [part.partition("=") for part in value.split(",") if part.strip()]
+    if any(not key.strip() or not project.strip() for key, _, project in pairs):
+        raise ValueError("write it as key=project,key=project")
+    return {key.strip(): project.strip() for key, _, project in pairs}
 
 
 def _listed(value: Any) -> Any:
@@ -128,7 +143,15 @@ class ChassisSettings(BaseSettings):
     )
     """API key to secret: a mapping, a JSON object, or `key: secret` lines. The first key signs."""
     api_keys_file: Path | None = None
-    """A file of `key: secret` lines, in place of `api_keys`."""
+    """A file of `key: secret` lines, in place of `api_keys`; changes are taken over while the service runs."""
+    api_keys_directory: Path | None = None
+    """A directory of files that are named as the key and hold the secret, as Kubernetes mounts a Secret; beside the
+    file, and read again like it."""
+    api_key_projects: Annotated[dict[str, str], NoDecode, BeforeValidator(_projects)] = Field(
+        default_factory=dict
+    )
+    """API key to project, the namespace of its rooms, for those that are not of the default one: a mapping, a JSON
+    object, or `key=project` pairs separated by commas."""
     dev_keys: bool = False
     """Accept API secrets shorter than 32 characters. For a laptop only."""
 
@@ -146,24 +169,56 @@ class ChassisSettings(BaseSettings):
     def _read_secret_files(cls, values: Any) -> Any:
         if not isinstance(values, dict):
             return values
-        read = {
+        read: dict[str, Any] = {
             name: _text_of(path, what)
             for name, what in _SECRET_FILES.items()
             if (path := values.get(f"{name}_file"))
         }
+        directory = values.get("api_keys_directory")
+        if directory:
+            given = _keys(read.get("api_keys", values.get("api_keys", {})))
+            read["api_keys"] = {**given, **_keys_in(Path(directory))}
         return {**values, **read}
 
     @model_validator(mode="after")
     def _refuse_short_secrets(self) -> ChassisSettings:
         if self.dev_keys:
             return self
-        for key, secret in self.api_keys.items():
-            if len(secret.get_secret_value()) < MIN_SECRET_CHARACTERS:
-                raise ValueError(
-                    f"the secret of API key {key!r} is shorter than "
-                    f"{MIN_SECRET_CHARACTERS} characters"
-                )
+        _refuse_short(self.api_keys)
         return self
+
+
+def read_keys(
+    file: Path | None, directory: Path | None, *, dev_keys: bool = False
+) -> dict[str, SecretStr]:
+    """The keys of a file and of a directory, as they are now. Raises `SettingsError`, which never quotes a secret."""
+    try:
+        texts = _keys(_text_of(file, "API keys")) if file is not None else {}
+        if directory is not None:
+            texts = {**texts, **_keys_in(directory)}
+        keys = {name: SecretStr(secret) for name, secret in texts.items()}
+        if not dev_keys:
+            _refuse_short(keys)
+    except ValueError as error:
+        raise SettingsError(str(error)) from None
+    return keys
+
+
+def _keys_in(directory: Path) -> dict[str, str]:
+    try:
+        # Names with a dot at their beginning are how Kubernetes swaps the content.
+        paths = [path for path in directory.iterdir() if not path.name.startswith(".")]
+    except OSError as error:
+        raise ValueError(f"API keys directory {directory}: {error.__class__.__name__}") from None
+    return {path.name: _text_of(path, "API keys") for path in sorted(paths) if path.is_file()}
+
+
+def _refuse_short(keys: Mapping[str, SecretStr]) -> None:
+    for key, secret in keys.items():
+        if len(secret.get_secret_value()) < MIN_SECRET_CHARACTERS:
+            raise ValueError(
+                f"the secret of API key {key!r} is shorter than {MIN_SECRET_CHARACTERS} characters"
+            )
 
 
 _SECRET_FILES = {

@@ -48,6 +48,10 @@ CHECKPOINTS: Final = Bucket("checkpoints", max_value_bytes=1000 * 1000)
 """What a room's next home needs: keys are `kv.path(room name)` and `kv.path(room name, sid)`."""
 
 
+KEYS: Final = Bucket("keys", max_value_bytes=4 * 1024)
+"""API keys that the whole cluster knows, beside those of settings: `chassis.keys`."""
+REVOCATIONS: Final = Bucket("revocations", max_value_bytes=1024)
+"""Tokens that are refused: `chassis.revocations`."""
 WEBHOOK_SHARDS: Final = Bucket("webhook_shards", max_value_bytes=1024)
 """Which replica of the webhook service delivers which part of EVENTS, and which replicas there are."""
 WEBHOOK_PROGRESS: Final = Bucket("webhook_progress", max_value_bytes=256 * 1024)

@@ -6,11 +6,12 @@ grant allows, which is the caller's. Neither a token nor a secret is ever part o
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 import jwt
 from jwt.algorithms import HMACAlgorithm
@@ -24,8 +25,24 @@ MAX_TOKEN_BYTES: Final = 64 * 1024
 
 KINDS: Final = frozenset({"standard", "ingress", "egress", "sip", "agent", "connector", "bridge"})
 
+ORIGIN_CLAIM: Final = "origin"
+"""A claim of our own, in tokens the server makes to go on with a session."""
+
 BAD_HEADER: Final = "invalid authorization header. Must start with Bearer "
 NOT_A_TOKEN: Final = "invalid authorization token"
+
+
+class Secrets(Protocol):
+    """Where the secret of an API key is looked up; a mapping will do."""
+
+    def get(self, name: str, /) -> SecretStr | None:
+        """None: there is no such key."""
+        ...
+
+
+def digest_of(token: str) -> str:
+    """What names a token without being one."""
+    return hashlib.sha256(token.encode()).hexdigest()[:40]
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +153,14 @@ class Grants:
     """Digest of a body, in tokens that sign webhooks."""
     expires_at: int = 0
     """Unix seconds."""
+    issued_at: float = 0.0
+    """Unix seconds, by `iat`, else `nbf`; 0: the token does not say."""
+    digest: str = ""
+    """Names the token this was read from; see `chassis.revocations`."""
+    origin: str = ""
+    """The digest of the token this one comes from, when the server made it to go on with a session."""
+    project: str = ""
+    """The namespace of the key; whoever knows the keys says it."""
 
     def to_claims(self) -> dict[str, Any]:
         """The JSON claims of a token with this content; `iss`, `exp` and `nbf` are `sign`'s."""
@@ -162,7 +187,7 @@ class Grants:
 def authenticate(
     authorization: str | None,
     access_token: str | None,
-    keys: Mapping[str, SecretStr],
+    keys: Secrets,
     now_s: float | None = None,
 ) -> Grants | None:
     """Grants of a request by its Authorization header, else its `access_token` parameter.
@@ -178,7 +203,7 @@ def authenticate(
     return None
 
 
-def verify(token: str, keys: Mapping[str, SecretStr], now_s: float | None = None) -> Grants:
+def verify(token: str, keys: Secrets, now_s: float | None = None) -> Grants:
     """Check a token's form, key, signature and times (60 s leeway), then read its claims.
 
     `now_s` is Unix time, by default the machine's. Raises `TokenError`.
@@ -194,7 +219,14 @@ def verify(token: str, keys: Mapping[str, SecretStr], now_s: float | None = None
     except jwt.PyJWTError:
         raise TokenError("invalid token, error: signature does not match") from None
     expires_at = _check_times(claims, now)
-    return replace(_read_claims(claims), api_key=api_key, expires_at=expires_at)
+    issued_at = _time(claims, "iat") or _time(claims, "nbf") or 0.0
+    return replace(
+        _read_claims(claims),
+        api_key=api_key,
+        expires_at=expires_at,
+        issued_at=issued_at,
+        digest=digest_of(token),
+    )
 
 
 def sign(
@@ -268,6 +300,7 @@ def _read_claims(claims: Mapping[str, Any]) -> Grants:
         room_config_json=json.dumps(room_config, separators=(",", ":")) if room_config else "",
         room_preset=_text(claims, "roomPreset"),
         sha256=_text(claims, "sha256"),
+        origin=_text(claims, ORIGIN_CLAIM),
     )
 
 

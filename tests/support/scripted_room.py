@@ -359,7 +359,7 @@ class World:
         self.clients[socket] = client
         return client
 
-    def _sign(self, claims: object) -> str:
+    def _sign(self, claims: object, _project: str) -> str:
         assert isinstance(claims, dict)
         self.tokens.append(claims)
         return f"token-{len(self.tokens)}"

@@ -176,6 +176,10 @@ readinessProbe:
 {{- if ne $service "placement" }}
 - name: {{ $prefix }}_API_KEYS_FILE
   value: /secrets/keys.yaml
+{{- with $v.secrets.keys.projects }}
+- name: {{ $prefix }}_API_KEY_PROJECTS
+  value: {{ toJson . | quote }}
+{{- end }}
 {{- end }}
 {{- if $v.insecure }}
 - name: {{ $prefix }}_INSECURE

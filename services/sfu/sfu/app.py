@@ -10,8 +10,9 @@ import structlog
 
 from chassis.chassis import Chassis
 from chassis.errors import SettingsError
+from chassis.keys import ApiKeys
 from chassis.run import ServiceApp
-from chassis.subjects import CHECKPOINTS, NODES
+from chassis.subjects import CHECKPOINTS, KEYS, NODES
 from chassis.tokens import sign_claims
 from contracts.node.v1 import node_pb2_grpc
 from contracts.placement.v1 import placement_pb2
@@ -65,6 +66,7 @@ class SfuApp(ServiceApp):
         events: EventPublisher,
         spool: Spool,
         checkpoints: Checkpoints,
+        keys: ApiKeys,
         metrics: SfuMetrics,
     ) -> None:
         self.engine = engine
@@ -107,6 +109,8 @@ class SfuApp(ServiceApp):
                 events.run,
                 events.watch_fill,
                 checkpoints.run,
+                partial(keys.follow_files, settings),
+                partial(keys.follow_bucket, partial(chassis.kv, KEYS)),
             ],
             before=[self._start_engine],
             drain=self._drain_rooms,
@@ -220,7 +224,12 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
     events = EventPublisher(chassis.bus, metrics, spool, settings.spool_max_bytes)
     homes = PlacedHomes(settings.placement_address, chassis.auth)
     leases = PlacementLeases(settings.placement_address, settings.node_id, chassis.auth)
-    stage_settings = _stage_settings(settings, engine)
+    if not settings.api_keys:
+        raise SettingsError("api_keys is empty: the node signs refresh tokens with the first key")
+    keys = ApiKeys(
+        settings.api_keys, settings.api_key_projects, lambda: chassis.clock.wall_ms() / 1000
+    )
+    stage_settings = _stage_settings(settings, engine, keys)
 
     checkpoints = Checkpoints(partial(chassis.kv, CHECKPOINTS), chassis.clock, metrics)
 
@@ -264,6 +273,7 @@ async def build(settings: SfuSettings, chassis: Chassis) -> SfuApp:
             settings,
             chassis,
             checkpoints=checkpoints,
+            keys=keys,
             engine=engine,
             media=media,
             node=node,
@@ -297,12 +307,14 @@ def _spool(settings: SfuSettings) -> Spool:
     return DiskSpool(settings.spool_directory, settings.spool_max_bytes)
 
 
-def _stage_settings(settings: SfuSettings, engine: EngineAdapter) -> StageSettings:
-    if not settings.api_keys:
-        raise SettingsError("api_keys is empty: the node signs refresh tokens with the first key")
-    api_key, secret = next(iter(settings.api_keys.items()))
-
-    def sign(claims: Mapping[str, object]) -> str:
+def _stage_settings(settings: SfuSettings, engine: EngineAdapter, keys: ApiKeys) -> StageSettings:
+    def sign(claims: Mapping[str, object], project: str) -> str:
+        signer = keys.signing(project)
+        if (
+            signer is None
+        ):  # the last key of the project was taken away: its clients are let in no more
+            return ""
+        api_key, secret = signer
         return sign_claims({**claims, "iss": api_key}, secret)
 
     return StageSettings(

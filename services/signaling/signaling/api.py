@@ -1,11 +1,10 @@
 """Inbound: `/rtc`, `/rtc/v1`, their `/validate`, and `/`. Translates and refuses; decides nothing about rooms."""
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
 
 import structlog
 from fastapi import APIRouter, Request
-from pydantic import SecretStr
 from starlette.requests import HTTPConnection
 from starlette.responses import PlainTextResponse, Response
 from starlette.websockets import WebSocket
@@ -13,6 +12,9 @@ from starlette.websockets import WebSocket
 from chassis import telemetry, tokens
 from chassis.clock import Clock
 from chassis.errors import NotFound, ResourceExhausted, ServiceError, TokenError
+from chassis.keys import ApiKeys
+from chassis.projects import scoped
+from chassis.revocations import Revocations, TokenUse
 from chassis.roles import Roles
 from chassis.tokens import Grants
 from contracts.node.v1 import node_pb2
@@ -29,12 +31,17 @@ from signaling.runner import FindOpening, Opening, SocketRunner, answer_headers,
 
 log = structlog.get_logger(__name__)
 
+Remove = Callable[[str, str], Awaitable[None]]
+"""Removes a participant from a room (scoped); raises `ServiceError`."""
+
 
 @dataclass(frozen=True, slots=True)
 class RtcApi:
     """The signaling endpoints over one placement and its nodes."""
 
-    keys: Mapping[str, SecretStr]
+    keys: ApiKeys
+    revocations: Revocations
+    remove: Remove
     placement: PlacementClient
     nodes: NodeClients
     clock: Clock
@@ -44,6 +51,8 @@ class RtcApi:
     limits: Limits
     is_ready: Callable[[], bool]
     sockets: set[SocketRunner] = field(default_factory=set)
+    _holders: dict[SocketRunner, Join] = field(default_factory=dict)
+    """Whose token each socket was opened with."""
 
     def router(self) -> APIRouter:
         """The routes; a plain GET of a socket path is a 404, as SDKs expect."""
@@ -128,10 +137,12 @@ class RtcApi:
             watch,
         )
         self.sockets.add(runner)
+        self._holders[runner] = join
         try:
             await runner.run()
         finally:
             self.sockets.discard(runner)
+            del self._holders[runner]
 
     def machine_for(self, join: Join) -> SignalSocket:
         """What decides about the join's socket."""
@@ -174,6 +185,16 @@ class RtcApi:
 
         return find_opening
 
+    async def end_revoked(self) -> None:
+        """Remove those from their rooms whose token is revoked by now; who is gone already is nobody's loss."""
+        for join in list(self._holders.values()):
+            if self.revocations.refuses(use_of(join.grants)):
+                log.info("a session's token was revoked", room=join.room_name)
+                try:
+                    await self.remove(join.room_name, join.identity)
+                except ServiceError as error:
+                    log.info("nobody to remove", room=join.room_name, reason=error.message)
+
     def _may_create(self, grants: Grants) -> bool:
         return self.auto_create or grants.video.room_create
 
@@ -195,7 +216,22 @@ class RtcApi:
             raise
         if grants is None:
             self.limits.token_refused(address)
+            return None
+        grants = replace(grants, project=self.keys.project_of(grants.api_key))
+        if self.revocations.refuses(use_of(grants)):
+            self.limits.token_refused(address)
+            raise TokenError("invalid token, error: token is revoked")
         return grants
+
+
+def use_of(grants: Grants) -> TokenUse:
+    """What decides whether the token is revoked."""
+    return TokenUse(
+        room=scoped(grants.project, grants.video.room),
+        identity=grants.identity,
+        issued_at=grants.issued_at,
+        digests=tuple(digest for digest in (grants.digest, grants.origin) if digest),
+    )
 
 
 async def _not_an_upgrade() -> Response:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 
 from fastapi import Request
+from google.protobuf.message import Message
 
+from chassis import subjects
 from chassis.chassis import Chassis
 from chassis.health import WebServer
+from chassis.keys import ApiKeys
+from chassis.revocations import Revocations
 from chassis.run import ServiceApp
 from chassis.tokens import Grants
-from chassis.twirp import twirp_router
+from chassis.twirp import Methods, TwirpContext, twirp_router
+from signaling.access_api import ACCESS_SERVICE, AccessApi
+from signaling.access_api import METHODS as access_methods
 from signaling.api import RtcApi
 from signaling.clients import NodeClients, PlacementClient
 from signaling.core.addresses import networks
@@ -39,8 +46,16 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         clock=chassis.clock,
         metrics=metrics,
     )
+    keys = ApiKeys(
+        settings.api_keys, settings.api_key_projects, lambda: chassis.clock.wall_ms() / 1000
+    )
+    revoked = asyncio.Event()
+    revocations = Revocations(heard=revoked.set)
+    room_api = RoomApi(placement, nodes, settings.roles, lambda *it: access.revoke_participant(*it))
     rtc_api = RtcApi(
-        keys=settings.api_keys,
+        keys=keys,
+        revocations=revocations,
+        remove=room_api.remove,
         placement=placement,
         nodes=nodes,
         clock=chassis.clock,
@@ -52,11 +67,25 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
     )
     metrics.sockets.read_by(lambda: len(rtc_api.sockets))
     chassis.health.tell("sockets", lambda: str(len(rtc_api.sockets)))
-    room_api = RoomApi(placement, nodes, settings.roles)
-    services = {
+    access = AccessApi(
+        keys, revocations, chassis.kv, chassis.clock, room_api.remove, rtc_api.end_revoked
+    )
+    services: dict[str, Methods] = {
         service: {name: (method.request, method.response) for name, method in methods.items()}
         for service, methods in METHODS.items()
     }
+
+    services[ACCESS_SERVICE] = access_methods
+
+    async def call(context: TwirpContext, service: str, name: str, request: Message) -> Message:
+        api = access.call if service == ACCESS_SERVICE else room_api.call
+        return await api(context, service, name, request)
+
+    async def end_revoked() -> None:
+        while True:
+            await revoked.wait()
+            revoked.clear()
+            await rtc_api.end_revoked()
 
     def authenticate(request: Request) -> Grants | None:
         grants = rtc_api.authenticate(limits.address_of(request), request)
@@ -64,14 +93,21 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
             limits.admit_call(grants.api_key)
         return grants
 
-    twirp = twirp_router(services, room_api.call, authenticate, metrics.api_called)
+    twirp = twirp_router(services, call, authenticate, metrics.api_called)
     web = make_app([rtc_api.router(), WhipApi(rtc_api).router(), twirp], settings.web_directory)
     server = WebServer(web, settings.http_addresses, **SERVER_OPTIONS)
     return ServiceApp(
         "signaling",
         chassis,
         web=[server],
-        tasks=[nodes.close_idle, partial(nodes.follow_takeovers, chassis.bus)],
+        tasks=[
+            nodes.close_idle,
+            partial(nodes.follow_takeovers, chassis.bus),
+            partial(keys.follow_files, settings),
+            partial(keys.follow_bucket, partial(chassis.kv, subjects.KEYS)),
+            partial(revocations.follow, partial(chassis.kv, subjects.REVOCATIONS)),
+            end_revoked,
+        ],
         drain=partial(
             drain,
             rtc_api.sockets,

@@ -20,4 +20,6 @@ def claims_of(grants: Grants, *, identity: str | None = None) -> node_pb2.Claims
         room_config_json=grants.room_config_json,
         room_preset=grants.room_preset,
         expires_at=grants.expires_at,
+        project=grants.project,
+        origin=grants.origin or grants.digest,
     )

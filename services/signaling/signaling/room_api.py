@@ -1,24 +1,33 @@
 """Inbound: RoomService over Twirp. Authenticates, checks the grant in one table, and passes the call to its owner."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from google.protobuf.message import Message
 from livekit.protocol import room
 
 from chassis.errors import NotFound, ServiceError, Unavailable
+from chassis.projects import scoped, split
 from chassis.roles import Roles
+from chassis.tokens import Grants
 from chassis.twirp import TwirpContext
 from contracts.node.v1 import node_pb2
 from contracts.placement.v1 import placement_pb2
 from signaling.claims import claims_of
 from signaling.clients import LeaseRefused, NodeClients, PlacementClient
-from signaling.core.grants import METHODS, Method, Owner, check
+from signaling.core.grants import METHODS, ROOM_SERVICE, Method, Owner, check
 
 RETRY_DELAYS_S = (
     0.0,
     *([0.5] * 20),
 )  # about as long as a lost node's leases live, and the choice of another
+
+
+LATEST_SECONDS = 100_000_000_000
+
+Revoke = Callable[[str, str, int], Awaitable[None]]
+"""Refuses tokens of a room (scoped) and identity issued until then (Unix seconds); raises `ServiceError`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,15 @@ class RoomApi:
     placement: PlacementClient
     nodes: NodeClients
     roles: Roles
+    revoke: Revoke
+
+    async def remove(self, room_name: str, identity: str) -> None:
+        """Remove a participant on the server's own account; raise `ServiceError`, `NotFound` for nobody."""
+        name = "RemoveParticipant"
+        request = room.RoomParticipantIdentity(identity=identity)
+        lease = await self.placement.find(room_name)
+        method = METHODS[ROOM_SERVICE][name]
+        await self._on_home(method, _call(ROOM_SERVICE, name, request, b""), lease)
 
     async def call(
         self, context: TwirpContext, service: str, name: str, request: Message
@@ -38,11 +56,14 @@ class RoomApi:
         role_identity = check(method, grants, request, self.roles)
         assert grants is not None  # check refuses a call without grants
         claims = claims_of(grants).SerializeToString()
+        room_name = scoped(grants.project, method.room_of(request))
+        if isinstance(request, room.MoveParticipantRequest | room.ForwardParticipantRequest):
+            request.room = room_name
+            request.destination_room = scoped(grants.project, request.destination_room)
         match method.owner:
             case Owner.ALL_ROOMS:
-                return await self._list_rooms(service, name, request, claims)
+                return await self._list_rooms(service, name, request, grants)
             case Owner.CREATES_ROOM:
-                room_name = method.room_of(request)
                 node_id = request.node_id if isinstance(request, room.CreateRoomRequest) else ""
                 assigned = await self.placement.assign(
                     room_name, create=True, preferred_node_id=node_id
@@ -52,7 +73,12 @@ class RoomApi:
                 return await self._on_home(method, call, assigned.lease, create=True)
             case Owner.ROOM:
                 try:
-                    lease = await self.placement.find(method.room_of(request))
+                    lease = await self.placement.find(room_name)
+                    if (
+                        isinstance(request, room.RoomParticipantIdentity)
+                        and request.revoke_token_ts
+                    ):
+                        await self._revoke_tokens(lease, request, claims)
                     call = _call(service, name, request, claims)
                     call.role_identity = role_identity
                     call.patience_ms = method.patience_ms(request)
@@ -61,6 +87,15 @@ class RoomApi:
                     if name == "ListParticipants":
                         return room.ListParticipantsResponse()
                     raise
+
+    async def _revoke_tokens(
+        self, lease: placement_pb2.Lease, request: room.RoomParticipantIdentity, claims: bytes
+    ) -> None:
+        """Before somebody who is there is removed, so that the old token does not bring them back."""
+        name = "GetParticipant"
+        method = METHODS[ROOM_SERVICE][name]
+        await self._on_home(method, _call(ROOM_SERVICE, name, request, claims), lease)
+        await self.revoke(lease.room_name, request.identity, seconds_of(request.revoke_token_ts))
 
     async def _on_home(
         self,
@@ -103,10 +138,16 @@ class RoomApi:
         return method.response.FromString(await self.nodes.of(lease).call(call))
 
     async def _list_rooms(
-        self, service: str, name: str, request: Message, claims: bytes
+        self, service: str, name: str, request: Message, grants: Grants
     ) -> Message:
         assert isinstance(request, room.ListRoomsRequest)
-        leases = await self.placement.list(list(request.names))
+        claims = claims_of(grants).SerializeToString()
+        names = [scoped(grants.project, bare) for bare in request.names]
+        leases = [
+            lease
+            for lease in await self.placement.list(names)
+            if split(lease.room_name)[0] == grants.project
+        ]
         method = METHODS[service][name]
 
         async def one(lease: placement_pb2.Lease) -> Message | None:
@@ -120,6 +161,11 @@ class RoomApi:
             if isinstance(answer, room.ListRoomsResponse):
                 found.MergeFrom(answer)
         return found
+
+
+def seconds_of(timestamp: int) -> int:
+    """Unix seconds of a time given in seconds or, as some callers have it, in milliseconds."""
+    return timestamp // 1000 if timestamp > LATEST_SECONDS else timestamp
 
 
 def _call(service: str, name: str, request: Message, claims: bytes) -> node_pb2.CallApiRequest:

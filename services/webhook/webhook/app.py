@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from pydantic import SecretStr
 
 from chassis import subjects
 from chassis.chassis import Chassis
+from chassis.keys import ApiKeys
 from chassis.run import ServiceApp
 from webhook.clients import DeadLetters, ProgressRecords, Sender
 from webhook.core.guard import networks
@@ -22,14 +25,21 @@ async def build(settings: WebhookSettings, chassis: Chassis) -> ServiceApp:
     progress = ProgressRecords(await chassis.kv(subjects.WEBHOOK_PROGRESS))
     dead = DeadLetters(chassis.bus)
 
-    def key_of(target: Target) -> tuple[str, SecretStr]:
-        name = target.api_key or settings.api_key or next(iter(settings.api_keys))
-        return name, settings.api_keys[name]
+    keys = ApiKeys(
+        settings.api_keys, settings.api_key_projects, lambda: chassis.clock.wall_ms() / 1000
+    )
+
+    def key_of(target: Target) -> tuple[str, SecretStr] | None:
+        name = target.api_key or settings.api_key
+        if not name:
+            return keys.signing(target.project)
+        secret = keys.get(name)
+        return None if secret is None else (name, secret)
 
     def make_runner(target: Target, lost: Lost) -> TargetRunner:
         return TargetRunner(
             target,
-            key_of(target),
+            partial(key_of, target),
             settings.policy,
             chassis.bus,
             sender,
@@ -52,7 +62,11 @@ async def build(settings: WebhookSettings, chassis: Chassis) -> ServiceApp:
     return ServiceApp(
         "webhook",
         chassis,
-        tasks=[dispatcher.run],
+        tasks=[
+            dispatcher.run,
+            partial(keys.follow_files, settings),
+            partial(keys.follow_bucket, partial(chassis.kv, subjects.KEYS)),
+        ],
         before=[lambda: dispatcher.aim(targets)],
         after=[dispatcher.close, sender.close],
     )

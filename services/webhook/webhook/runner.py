@@ -59,7 +59,7 @@ class TargetRunner:
     def __init__(
         self,
         target: Target,
-        key: tuple[str, SecretStr],
+        key: Callable[[], tuple[str, SecretStr] | None],
         policy: Policy,
         bus: Bus,
         sender: Sender,
@@ -217,11 +217,17 @@ class TargetRunner:
             except DecodeError:
                 outcome = Outcome(Answer.REFUSED, "what the fact holds cannot be read")
             else:
-                signed = headers(body, *self._key, self._wall_s())
-                outcome = await self._sender.post(self.target, body, dict(signed))
+                outcome = await self._post(body)
             self._answered(sequence, fact, outcome)
         self._done.set()
         self._wake.set()
+
+    async def _post(self, body: bytes) -> Outcome:
+        key = self._key()
+        if key is None:
+            return Outcome(Answer.UNREACHABLE, "there is no API key to sign with: add it again")
+        signed = headers(body, *key, self._wall_s())
+        return await self._sender.post(self.target, body, dict(signed))
 
     def _answered(self, sequence: int, fact: events_pb2.RoomEvent, outcome: Outcome) -> None:
         wall_s = self._wall_s()

@@ -64,9 +64,6 @@ class WebhookSettings(ChassisSettings):
             targets = self.targets
         except SettingsError as error:
             raise ValueError(str(error)) from None
-        for key in {target.api_key or self.api_key for target in targets}:
-            if key and key not in self.api_keys:
-                raise ValueError(f"the webhooks' api_key {key!r} is none of the API keys")
         if targets and not self.api_keys:
             raise ValueError("webhooks are signed with an API key, and there is none")
         return self

@@ -20,7 +20,14 @@ from chassis.bus import NatsBus
 from chassis.errors import BusError, KvError, KvUnavailable, RequestTimedOut
 from chassis.kv import CaughtUp, Entry, NatsKv
 from chassis.nats_permissions import USERS
-from chassis.subjects import EVENTS, Bucket, Stream, event_subject
+from chassis.subjects import (
+    EVENTS,
+    WEBHOOKS_DEAD,
+    Bucket,
+    Stream,
+    dead_letter_subject,
+    event_subject,
+)
 from loadtest.ports import free_port
 from roomwright.nats_server import find_binary
 from tools import chart_nats
@@ -130,13 +137,39 @@ async def test_reader_makes_and_watches_a_bucket_and_writes_nothing(
         assert await kv.get("there") == found
 
 
+SUBJECT_IN = {
+    EVENTS.name: event_subject("room", "room_started"),
+    WEBHOOKS_DEAD.name: dead_letter_subject("target"),
+}
+
+
+@pytest.mark.parametrize("name", [name for name in SERVICES if USERS[name].follows])
+async def test_user_reads_the_streams_it_follows_and_appends_nothing(
+    connect: Connect, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("chassis.bus.ACK_TIMEOUT_S", 0.3)
+    async with AsyncExitStack() as stack, asyncio.timeout(10):
+        admin, bus = [await stack.enter_async_context(connect(who)) for who in ("admin", name)]
+        for stream in USERS[name].follows:
+            await bus.open_stream(stream)
+            ack = await admin.publish_durable(SUBJECT_IN[stream.name], b"fact", "id")
+            reader = bus.open_reader(stream, ["events.>"], 1)
+            assert [message.data for message in await reader.read(10, 1)] == [b"fact"]
+            await reader.close()
+            stored = await bus.stored_message(stream, ack.sequence)
+            assert stored is not None
+            assert (await bus.stream_ends(stream)).last == ack.sequence
+            with pytest.raises(RequestTimedOut):
+                await bus.publish_durable(SUBJECT_IN[stream.name], b"lie", "id2")
+
+
 @pytest.mark.parametrize("name", [name for name in SERVICES if USERS[name].publishes])
 async def test_user_makes_its_streams_and_appends_once_per_id(connect: Connect, name: str) -> None:
     async with connect(name) as bus, asyncio.timeout(10):
         for stream in USERS[name].publishes:
             await bus.open_stream(stream)
             await bus.open_stream(stream)
-            subject = event_subject("room", "room_started")
+            subject = SUBJECT_IN[stream.name]
             first = await bus.publish_durable(subject, b"fact", "id")
             again = await bus.publish_durable(subject, b"fact", "id")
             assert again.duplicate

@@ -33,7 +33,8 @@ class Claims:
         return session.settings.sign_token(
             session.grants.refresh_claims(
                 session.identity, session.name, session.metadata, session.attributes, step.wall_ms
-            )
+            ),
+            session.grants.project,
         )
 
     def take(

@@ -118,7 +118,8 @@ class StageSettings:
 
     fingerprint: str
     candidates: tuple[str, ...]  # of the node, for every description; preferred first
-    sign_token: Callable[[Mapping[str, object]], str]  # claims with exp and nbf, without iss -> JWT
+    sign_token: Callable[[Mapping[str, object], str], str]
+    """Claims with exp and nbf, without iss, and the project whose key signs them -> JWT."""
     region: str = ""
     ice_servers: IceServers = NO_SERVERS
     enabled_codecs: tuple[str, ...] = (*AUDIO_MIMES, *VIDEO_MIMES)

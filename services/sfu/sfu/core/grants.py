@@ -15,8 +15,9 @@ from livekit.protocol import models
 from livekit.protocol import room as room_api
 
 from chassis.errors import TokenError
+from chassis.projects import split
 from chassis.roles import Role
-from chassis.tokens import VideoGrant
+from chassis.tokens import ORIGIN_CLAIM, VideoGrant
 from contracts.node.v1 import node_pb2
 
 MIN_TOKEN_SECONDS = 600
@@ -55,6 +56,10 @@ class Grants:
     room_config_json: str
     room_preset: str
     expires_at: int
+    project: str = ""
+    """The namespace of the room; who signs for it signs this session's tokens."""
+    origin: str = ""
+    """Names the token the session began with."""
 
     @classmethod
     def of(cls, claims: node_pb2.Claims) -> Grants:
@@ -84,6 +89,8 @@ class Grants:
             room_config_json=claims.room_config_json,
             room_preset=claims.room_preset,
             expires_at=claims.expires_at,
+            project=claims.project,
+            origin=claims.origin,
         )
 
     def permitting(self, permission: models.ParticipantPermission) -> Grants:
@@ -104,8 +111,8 @@ class Grants:
         return replace(self, permission=permission, video=video)
 
     def naming(self, room: str) -> Grants:
-        """As a token for another room; what was said for making a room is for the room left."""
-        video = replace(self.video, room=room, room_join=True)
+        """As a token for another room (scoped); what was said for making a room is for the room left."""
+        video = replace(self.video, room=split(room)[1], room_join=True)
         return replace(self, video=video, room_config_json="", room_preset="")
 
     @property
@@ -147,6 +154,7 @@ class Grants:
             ],
             "roomConfig": json.loads(self.room_config_json) if self.room_config_json else {},
             "roomPreset": self.room_preset,
+            ORIGIN_CLAIM: self.origin,
         }
         return claims | {key: value for key, value in optional.items() if value}
 

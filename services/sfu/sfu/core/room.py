@@ -17,6 +17,7 @@ from livekit.protocol import models as lk
 from livekit.protocol import room as api
 from livekit.protocol import rtc
 
+from chassis.projects import split
 from chassis.roles import ROLE_ATTRIBUTE
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
@@ -81,9 +82,10 @@ class Room:
         self._wish = wish
         self._configuration = api.RoomConfiguration()
         self._sif_trailer = sif_trailer
+        self.project, bare_name = split(name)
         self.info = lk.Room(
             sid=sid,
-            name=name,
+            name=bare_name,
             empty_timeout=settings.empty_timeout,
             departure_timeout=settings.departure_timeout,
             max_participants=settings.max_participants,
@@ -821,6 +823,7 @@ class Room:
             id=self._new_event_id(),
             name=name,
             room_name=self.name,
+            project=self.project,
             room_sid=self.sid,
             epoch=self.epoch,
             sequence=self._sequence,
@@ -837,7 +840,7 @@ class Room:
         self._publish(name, participant=member.bytes())
 
     def _publish_track(self, name: str, member: Member, track: lk.TrackInfo) -> None:
-        room = lk.Room(sid=self.sid, name=self.name).SerializeToString()
+        room = lk.Room(sid=self.sid, name=self.info.name).SerializeToString()
         self._publish(
             name,
             room=None if self.settings.is_full_room_in_track_events else room,
@@ -919,7 +922,7 @@ class Room:
         """One that is in this room itself, so that its session can be told something."""
         member = self.member(identity)
         if member.forwarded_from:
-            message = f"the participant is forwarded from room {member.forwarded_from}: do it there"
+            message = f"the participant is forwarded from room {split(member.forwarded_from)[1]}: do it there"
             raise ApiError("failed_precondition", message)
         return member
 

@@ -12,6 +12,7 @@ from google.protobuf.message import Message
 from livekit.protocol import models, room
 
 from chassis.errors import InvalidArgument, NotAllowed
+from chassis.projects import SEPARATOR
 from chassis.roles import Roles, as_admin
 from chassis.tokens import Grants
 
@@ -71,6 +72,10 @@ def _none(_request: Any) -> str:
 
 def _response_timeout_ms(request: Any) -> int:
     return min(int(request.response_timeout_ms) or RPC_TIMEOUT_MS, MAX_RPC_TIMEOUT_MS)
+
+
+def _room_names(method: Method, request: Any) -> tuple[str, ...]:
+    return method.room_of(request), getattr(request, "destination_room", "")
 
 
 METHODS: dict[str, dict[str, Method]] = {
@@ -151,6 +156,8 @@ def check(method: Method, grants: Grants | None, request: Message, roles: Roles)
         by_role = grants.identity
     if method.owner is Owner.CREATES_ROOM and not method.room_of(request):
         raise InvalidArgument("room name is required")
+    if any(SEPARATOR in name for name in _room_names(method, request)):
+        raise InvalidArgument("room name holds a control character")
     if len(method.room_of(request).encode()) > 256:
         raise InvalidArgument("room name exceeds 256 bytes")
     return by_role

@@ -16,6 +16,7 @@ from typing import cast
 from google.protobuf.message import DecodeError
 from livekit.protocol import models, rtc
 
+from chassis.projects import SEPARATOR, scoped
 from chassis.roles import ROLE_ATTRIBUTE, Roles, unknown
 from chassis.tokens import Grants, VideoGrant
 
@@ -76,6 +77,8 @@ def parse_join(
     room_name = grants.video.room
     if not room_name:
         raise JoinRefused(400, "no room name")
+    if SEPARATOR in room_name:
+        raise JoinRefused(400, "room name holds a control character")
     if len(room_name.encode()) > MAX_ROOM_NAME_BYTES:
         raise JoinRefused(400, f"room name exceeds {MAX_ROOM_NAME_BYTES} bytes")
     wants_profile = bool(request.metadata or request.participant_attributes)
@@ -83,7 +86,7 @@ def parse_join(
         raise JoinRefused(401, "not allowed to set own metadata or attributes")
     _complete_client_info(request.client_info, user_agent)
     return Join(
-        room_name=room_name,
+        room_name=scoped(grants.project, room_name),
         identity=identity,
         request=request,
         grants=grants,
