@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from google.protobuf.message import Message
 from livekit.protocol import room
 
-from chassis.errors import NotFound, ServiceError, Unavailable
+from chassis.errors import NotFound, ServiceError, Unavailable, Unimplemented
 from chassis.projects import scoped, split
 from chassis.roles import Roles
 from chassis.tokens import Grants
@@ -61,6 +61,10 @@ class RoomApi:
             request.room = room_name
             request.destination_room = scoped(grants.project, request.destination_room)
         match method.owner:
+            case Owner.ELSEWHERE:
+                raise Unimplemented(
+                    f"{service} is not part of this server: nothing here answers {name}"
+                )
             case Owner.ALL_ROOMS:
                 return await self._list_rooms(service, name, request, grants)
             case Owner.CREATES_ROOM:

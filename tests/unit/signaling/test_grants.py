@@ -15,6 +15,10 @@ ROWS = METHODS[ROOM_SERVICE]
 ADMIN = VideoGrant(room_admin=True, room="hall")
 
 
+def by(**video: object) -> Grants:
+    return Grants(identity="a", video=VideoGrant(**video))  # type: ignore[arg-type]
+
+
 def made(name: str) -> Message:
     request = ROWS[name].request()
     if "room" in request.DESCRIPTOR.fields_by_name:
@@ -82,3 +86,32 @@ def test_a_room_needs_a_name_of_sane_length(name: str) -> None:
     grants = Grants(identity="a", video=VideoGrant(room_create=True))
     with pytest.raises(InvalidArgument):
         check(ROWS["CreateRoom"], grants, room.CreateRoomRequest(name=name), BUILT_IN)
+
+
+SIP_ADMIN = Grants(identity="a", sip_admin=True)
+SIP_CALL = Grants(identity="a", sip_call=True)
+
+
+@pytest.mark.parametrize(
+    ("service", "name", "right", "wrong"),
+    [
+        ("Egress", "StopEgress", by(room_record=True), by(room_admin=True, room="hall")),
+        ("Ingress", "ListIngress", by(ingress_admin=True), by(room_record=True)),
+        ("SIP", "ListSIPInboundTrunk", SIP_ADMIN, SIP_CALL),
+        ("SIP", "CreateSIPParticipant", SIP_CALL, SIP_ADMIN),
+        ("SIP", "TransferSIPParticipant", replace(SIP_CALL, video=ADMIN), SIP_CALL),
+        ("AgentDispatchService", "ListDispatch", by(room_admin=True, room="hall"), SIP_ADMIN),
+    ],
+)
+def test_a_service_that_is_elsewhere_wants_its_grant_all_the_same(
+    service: str, name: str, right: Grants, wrong: Grants
+) -> None:
+    method = METHODS[f"livekit.{service}"][name]
+    request = method.request()
+    for field_name in ("room", "room_name"):
+        if field_name in request.DESCRIPTOR.fields_by_name:
+            setattr(request, field_name, "hall")
+    check(method, right, request, BUILT_IN)
+    for refused in (wrong, None):
+        with pytest.raises(NotAllowed):
+            check(method, refused, request, BUILT_IN)

@@ -3,13 +3,16 @@
 The call itself is performed by the room's node; here it is only allowed or refused.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
+from types import MappingProxyType
 from typing import Any
 
+from google.protobuf.descriptor import ServiceDescriptor
 from google.protobuf.message import Message
-from livekit.protocol import models, room
+from google.protobuf.message_factory import GetMessageClass
+from livekit.protocol import agent_dispatch, egress, ingress, models, room, sip
 
 from chassis.errors import InvalidArgument, NotAllowed
 from chassis.projects import SEPARATOR
@@ -27,6 +30,12 @@ class Owner(Enum):
     ROOM = "room"  # the room's home node; NOT_FOUND when the room has none
     CREATES_ROOM = "creates_room"  # the room's home node, assigned now when missing
     ALL_ROOMS = "all_rooms"  # every node with a room asked for; answers are joined
+    ELSEWHERE = "elsewhere"  # a service that this server has not: authorized, then refused
+
+
+Allowed = Callable[[Grants, Any], bool]
+"""Do these grants allow a request?"""
+_NO_EXCEPTIONS: Mapping[str, Allowed] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +44,7 @@ class Method:
 
     request: type[Message]
     response: type[Message]
-    allowed: Callable[[Grants, Any], bool]
+    allowed: Allowed
     owner: Owner
     room_of: Callable[[Any], str]
     patience_ms: Callable[[Any], int] = lambda _request: 0
@@ -72,6 +81,42 @@ def _none(_request: Any) -> str:
 
 def _response_timeout_ms(request: Any) -> int:
     return min(int(request.response_timeout_ms) or RPC_TIMEOUT_MS, MAX_RPC_TIMEOUT_MS)
+
+
+def _recorder(grants: Grants, _request: Message) -> bool:
+    return grants.video.room_record
+
+
+def _ingress(grants: Grants, _request: Message) -> bool:
+    return grants.video.ingress_admin
+
+
+def _sip_admin(grants: Grants, _request: Message) -> bool:
+    return grants.sip_admin
+
+
+def _sip_call(grants: Grants, _request: Message) -> bool:
+    return grants.sip_call
+
+
+def _sip_transfer(grants: Grants, request: Any) -> bool:
+    return grants.sip_call and grants.video.admits(request.room_name)
+
+
+def _elsewhere(
+    service: ServiceDescriptor, allowed: Allowed, exceptions: Mapping[str, Allowed] = _NO_EXCEPTIONS
+) -> dict[str, Method]:
+    """Every method of a service, by its published description."""
+    return {
+        method.name: Method(
+            GetMessageClass(method.input_type),
+            GetMessageClass(method.output_type),
+            exceptions.get(method.name, allowed),
+            Owner.ELSEWHERE,
+            _none,
+        )
+        for method in service.methods
+    }
 
 
 def _room_names(method: Method, request: Any) -> tuple[str, ...]:
@@ -137,7 +182,17 @@ METHODS: dict[str, dict[str, Method]] = {
             _room,
             _response_timeout_ms,
         ),
-    }
+    },
+    "livekit.AgentDispatchService": _elsewhere(
+        agent_dispatch.DESCRIPTOR.services_by_name["AgentDispatchService"], _admin
+    ),
+    "livekit.Egress": _elsewhere(egress.DESCRIPTOR.services_by_name["Egress"], _recorder),
+    "livekit.Ingress": _elsewhere(ingress.DESCRIPTOR.services_by_name["Ingress"], _ingress),
+    "livekit.SIP": _elsewhere(
+        sip.DESCRIPTOR.services_by_name["SIP"],
+        _sip_admin,
+        {"CreateSIPParticipant": _sip_call, "TransferSIPParticipant": _sip_transfer},
+    ),
 }
 
 
