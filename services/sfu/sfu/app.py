@@ -347,6 +347,7 @@ def _room_settings(settings: SfuSettings) -> RoomSettings:
     return RoomSettings(
         empty_timeout=settings.empty_timeout_s,
         departure_timeout=settings.departure_timeout_s,
+        max_duration=settings.max_duration_s,
         max_participants=settings.max_participants,
         profile_limits=_profile_limits(settings),
         is_remote_unmute_enabled=settings.enable_remote_unmute,

@@ -193,6 +193,8 @@ class Node:
         if request.service != "livekit.RoomService":
             raise NotFound(f"no service {request.service} here")
         self._require_own(request.node_id)
+        if request.method == "ListRooms" and not request.room_name:
+            return self._rooms_named(request.request)
         lease = Lease(request.room_name, request.room_sid, request.epoch)
         runner = self._current(lease)
         if runner is None and request.method == "CreateRoom":
@@ -210,6 +212,14 @@ class Node:
         return await runner.call(
             request.method, request.request, request.role_identity, request.patience_ms / 1000
         )
+
+    def _rooms_named(self, request: bytes) -> bytes:
+        """Those of the rooms (scoped names) whose home is here; the others are absent."""
+        names = room_api.ListRoomsRequest.FromString(request).names
+        runners = (self._runners.get(name) for name in names)
+        rooms = (None if runner is None else runner.room_now() for runner in runners)
+        found = [room for room in rooms if room is not None]
+        return room_api.ListRoomsResponse(rooms=found).SerializeToString()
 
     def home_of(self, lease: Lease, *, is_new: bool) -> RoomRunner:
         """The room whose home this node is by this lease, opened now if it is not yet."""

@@ -344,6 +344,12 @@ class RoomRunner:
         """Load of this room on this node."""
         return len(self.sockets) if self._room is None else self._room.participant_count
 
+    def room_now(self) -> lk.Room | None:
+        """The room as its home shows it; None: it has not begun, or its home is elsewhere."""
+        if self._room is None or not self._room.is_started or self._room.is_closed:
+            return None
+        return self._room.room_now()
+
     def described(self) -> dict[str, object]:
         """This room for people: who is in it with which tracks, as the home knows it."""
         shown: dict[str, object] = {

@@ -125,6 +125,8 @@ class SfuSettings(ChassisSettings):
     """A room nobody ever joined ends after this."""
     departure_timeout_s: int = Field(default=20, ge=1)
     """A room everybody left ends after this."""
+    max_duration_s: int = Field(default=0, ge=0)
+    """A room ends after this, whoever is in it, unless its tag `roomwright.max_duration` says otherwise; 0: never."""
     max_participants: int = Field(default=0, ge=0)
     """Participants of a room, recorders and agents not counted; 0: as many as come."""
     enable_remote_unmute: bool = False

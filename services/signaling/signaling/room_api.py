@@ -24,6 +24,7 @@ RETRY_DELAYS_S = (
 )  # about as long as a lost node's leases live, and the choice of another
 
 
+ROOMS_PER_CALL = 2000  # an answer has 4 MB at most
 LATEST_SECONDS = 100_000_000_000
 
 Revoke = Callable[[str, str, int], Awaitable[None]]
@@ -153,6 +154,8 @@ class RoomApi:
             if split(lease.room_name)[0] == grants.project
         ]
         method = METHODS[service][name]
+        found = await self._rooms_on_nodes(leases, claims)
+        known = {shown.sid for shown in found.rooms}
 
         async def one(lease: placement_pb2.Lease) -> Message | None:
             try:
@@ -160,10 +163,38 @@ class RoomApi:
             except ServiceError:
                 return None  # a room that ended, or whose node is going, is absent from a list
 
-        found = room.ListRoomsResponse()
-        for answer in await asyncio.gather(*(one(lease) for lease in leases)):
+        # Those left by a home that died, to which nobody came back yet.
+        left = [lease for lease in leases if lease.room_sid not in known]
+        for answer in await asyncio.gather(*(one(lease) for lease in left)):
             if isinstance(answer, room.ListRoomsResponse):
                 found.MergeFrom(answer)
+        return found
+
+    async def _rooms_on_nodes(
+        self, leases: list[placement_pb2.Lease], claims: bytes
+    ) -> room.ListRoomsResponse:
+        """The rooms as their nodes show them, by few calls to each; what a node does not know is absent."""
+        by_node: dict[str, list[placement_pb2.Lease]] = {}
+        for lease in leases:
+            by_node.setdefault(lease.node_id, []).append(lease)
+        chunks = [
+            here[begin : begin + ROOMS_PER_CALL]
+            for here in by_node.values()
+            for begin in range(0, len(here), ROOMS_PER_CALL)
+        ]
+
+        async def ask(chunk: list[placement_pb2.Lease]) -> bytes:
+            wanted = room.ListRoomsRequest(names=[lease.room_name for lease in chunk])
+            call = _call(ROOM_SERVICE, "ListRooms", wanted, claims)
+            call.node_id = chunk[0].node_id
+            try:
+                return await self.nodes.of(chunk[0]).call(call)
+            except ServiceError:
+                return b""  # each is asked for by itself
+
+        found = room.ListRoomsResponse()
+        for answer in await asyncio.gather(*(ask(chunk) for chunk in chunks)):
+            found.MergeFromString(answer)
         return found
 
 

@@ -22,6 +22,7 @@ from sfu.core.room_events import (
     GiveOrder,
     Inherited,
     NodeLost,
+    Publish,
     RoomSettings,
     Thawed,
     Ticked,
@@ -659,6 +660,67 @@ def test_a_room_nobody_joined_ends_after_its_empty_timeout() -> None:
     scene.now += 0.1
     scene.do(Ticked())
     assert scene.names() == ["room_finished"]
+
+
+def lasting(seconds: str) -> api.RoomConfiguration:
+    return api.RoomConfiguration(tags={"roomwright.max_duration": seconds})
+
+
+def test_a_room_ends_when_its_time_is_over_whoever_is_in_it() -> None:
+    scene = Scene(configuration=lasting("60"))
+    scene.join("a")
+    scene.now += 59.9
+    scene.do(Ticked())
+    assert not scene.room.is_closed
+    assert scene.room.next_timeout() == pytest.approx(scene.now + 0.1)
+    scene.now += 0.2
+    scene.do(Ticked())
+    assert scene.room.is_closed
+    assert [o.end.reason for o in scene.orders("end")] == [lk.ROOM_CLOSED]
+    finished = [e.event for e in scene.effects if isinstance(e, Publish)][-1]
+    assert (finished.name, finished.room_end_reason) == ("room_finished", lk.ROOM_END_UNKNOWN)
+
+
+def test_the_server_says_how_long_a_room_lasts_unless_the_room_does() -> None:
+    scene = Scene(RoomSettings(max_duration=30))
+    scene.join("a")
+    scene.call(
+        "CreateRoom", api.CreateRoomRequest(name="r", tags={"roomwright.max_duration": "90"})
+    )
+    scene.now += 60
+    scene.do(Ticked())
+    assert not scene.room.is_closed
+    scene.now += 31
+    scene.do(Ticked())
+    assert scene.room.is_closed
+
+
+def test_the_time_of_a_room_goes_on_in_its_next_home() -> None:
+    scene = Scene(configuration=lasting("60"))
+    scene.join("a")
+    scene.now += 50
+    record = checkpoint_pb2.RoomCheckpoint.FromString(scene.room.checkpoint("") or b"")
+    heir = Scene(now=scene.now)
+    heir.do(Inherited(record, ()))
+    heir.join("a")
+    heir.now += 10
+    heir.do(Ticked())
+    assert heir.room.is_closed
+
+
+@pytest.mark.parametrize(
+    "tags",
+    [
+        {"roomwright.max_duration": value}
+        for value in ("", "0", "-1", "1.5", "soon", "9" * 30, "\u0665")
+    ]
+    + [{"roomwright.color": "red"}],
+)
+def test_a_wrong_option_is_refused_and_no_room_begins(tags: dict[str, str]) -> None:
+    scene = Scene()
+    refused = scene.call("CreateRoom", api.CreateRoomRequest(name="r", tags=tags))
+    assert refused.error_code == "invalid_argument"
+    assert not scene.room.is_started
 
 
 def test_dependents_keep_no_room_open() -> None:

@@ -14,6 +14,12 @@ from livekit.protocol import room as api
 from sfu.core.profile import ProfileLimits
 from sfu.core.room_events import ApiError
 
+OPTIONS_PREFIX = "roomwright."
+"""Tags that begin so are options of the room that LiveKit's messages have no field for."""
+MAX_DURATION = OPTIONS_PREFIX + "max_duration"
+"""Seconds after which the room ends whoever is in it."""
+LONGEST_S = 366 * 24 * 3600
+
 MAX_PLAYOUT_DELAY_MS = 40_950  # what the RTP header extension can say
 _SECRETS = frozenset(
     (
@@ -93,8 +99,25 @@ def _check(configuration: api.RoomConfiguration, limits: ProfileLimits) -> None:
         excess = f"playout delay is {max(least, most)} ms, the limit is {MAX_PLAYOUT_DELAY_MS}"
     if excess is None and most and least > most:
         excess = f"min_playout_delay is {least} ms, above max_playout_delay of {most}"
+    excess = excess or _wrong_option(configuration.tags)
     if excess is not None:
         raise ApiError("invalid_argument", excess)
+
+
+def max_duration_s(tags: Mapping[str, str]) -> int:
+    """How long a room of these tags may last, in seconds; 0: they do not say."""
+    return int(tags.get(MAX_DURATION, "0"))
+
+
+def _wrong_option(tags: Mapping[str, str]) -> str | None:
+    for name, value in tags.items():
+        if name == MAX_DURATION:
+            is_number = value.isascii() and value.isdecimal() and len(value) < 10
+            if not is_number or not 1 <= int(value) <= LONGEST_S:
+                return f"tag {MAX_DURATION} must be seconds, 1 to {LONGEST_S}"
+        elif name.startswith(OPTIONS_PREFIX):
+            return f"there is no option {name[:64]!r}: there is {MAX_DURATION}"
+    return None
 
 
 def _holds_secret(message: Message) -> bool:

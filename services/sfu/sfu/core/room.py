@@ -22,7 +22,7 @@ from chassis.roles import ROLE_ATTRIBUTE
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core import room_calls
-from sfu.core.configuration import RoomWish, settle
+from sfu.core.configuration import RoomWish, max_duration_s, settle
 from sfu.core.data_blobs import MAX_TOTAL_BYTES, DataBlobs
 from sfu.core.member import Member, Tombstone
 from sfu.core.room_events import (
@@ -177,7 +177,13 @@ class Room:
         """When `Ticked` is due, on the clock of `now`."""
         if self._is_closed:
             return None
-        times = (self._update_at, self._room_at, self._expires_at(), self._rpc_calls.next_timeout())
+        times = (
+            self._update_at,
+            self._room_at,
+            self._expires_at(),
+            self._ends_at(),
+            self._rpc_calls.next_timeout(),
+        )
         return min((time for time in times if time is not None), default=None)
 
     def handle(self, event: Event, now: float, wall_ms: int) -> list[Effect]:
@@ -743,6 +749,14 @@ class Room:
             return self._empty_since + self.info.departure_timeout
         return self._empty_since + self.info.empty_timeout
 
+    def _ends_at(self) -> float | None:
+        """When its time is over, counted from its creation by the clock on the wall: homes come and go."""
+        longest = max_duration_s(self._configuration.tags) or self.settings.max_duration
+        if not longest or not self.is_started or self._is_frozen:
+            return None
+        lasted_ms = self._wall_ms - self.info.creation_time_ms
+        return self._now + longest - lasted_ms / 1000
+
     def _on_tick(self) -> None:
         self._effects += self._rpc_calls.expire(self._now)
         if self._update_at is not None and self._now >= self._update_at:
@@ -752,6 +766,10 @@ class Room:
         expires_at = self._expires_at()
         if expires_at is not None and self._now >= expires_at:
             self.close(lk.ROOM_CLOSED)
+            return
+        ends_at = self._ends_at()
+        if ends_at is not None and self._now >= ends_at:
+            self.close(lk.ROOM_CLOSED, end_reason=lk.ROOM_END_UNKNOWN)
 
     def _leave(self, reason: int) -> None:
         """The next home goes on with the records as they are: members stay in them, and nothing is told."""
@@ -761,7 +779,13 @@ class Room:
         self._is_closed = self._lives_on = True
         self._effects.append(Closed(keeps_lease=True))
 
-    def close(self, reason: int, *, lives_on: bool = False) -> None:
+    def close(
+        self,
+        reason: int,
+        *,
+        lives_on: bool = False,
+        end_reason: lk.RoomEndReason | None = None,
+    ) -> None:
         if lives_on:
             self._leave(reason)
             return
@@ -775,7 +799,9 @@ class Room:
             self.depart(member, reason)
         self._is_closed = True
         if self.is_started:
-            self._publish("room_finished", end_reason=_END_REASONS.get(reason, lk.ROOM_END_UNKNOWN))
+            if end_reason is None:
+                end_reason = _END_REASONS.get(reason, lk.ROOM_END_UNKNOWN)
+            self._publish("room_finished", end_reason=end_reason)
         self.touch()
         self._say_touched()
         self._effects.append(Closed(keeps_lease=self._is_superseded))

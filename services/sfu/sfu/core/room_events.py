@@ -137,6 +137,8 @@ class RoomSettings:
     profile_limits: ProfileLimits = DEFAULT_LIMITS
     is_remote_unmute_enabled: bool = False
     enabled_codecs: tuple[str, ...] = ()
+    max_duration: int = 0
+    """How long a room may last, whoever is in it; 0: as long as it likes."""
     is_full_room_in_track_events: bool = False
     """Facts about tracks hold the whole livekit.Room, not its sid and name alone."""
     tombstone_lifetime: float = 60.0
