@@ -49,7 +49,9 @@ class User:
 
 
 USERS: Final[Mapping[str, User]] = {
-    "signaling": User(reads=(KEYS,), writes=(REVOCATIONS,), hears=(ROOM_TAKEN_OVER,)),
+    "signaling": User(
+        reads=(KEYS,), writes=(REVOCATIONS,), follows=(EVENTS,), hears=(ROOM_TAKEN_OVER,)
+    ),
     "placement": User(reads=(NODES,), writes=(ROOMS,), tells=(ROOM_TAKEN_OVER,)),
     "sfu": User(reads=(KEYS,), writes=(NODES, CHECKPOINTS), publishes=(EVENTS,)),
     "webhook": User(

@@ -6,7 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from roomwright import dev_command, keys_command, token_command, webhooks_command
+from roomwright import dev_command, events_command, keys_command, token_command, webhooks_command
 from roomwright.errors import CommandError
 
 
@@ -20,6 +20,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     dev_command.add_to(commands)
     token_command.add_to(commands)
+    events_command.add_to(commands)
     keys_command.add_to(commands)
     webhooks_command.add_to(commands)
     options = parser.parse_args(arguments)

@@ -15,7 +15,7 @@ from chassis.keys import ApiKeys
 from chassis.revocations import Revocations
 from chassis.run import ServiceApp
 from chassis.tokens import Grants
-from chassis.twirp import Methods, TwirpContext, twirp_router
+from chassis.twirp import Call, Methods, TwirpContext, twirp_router
 from signaling.access_api import ACCESS_SERVICE, AccessApi
 from signaling.access_api import METHODS as access_methods
 from signaling.api import RtcApi
@@ -24,6 +24,8 @@ from signaling.core.addresses import networks
 from signaling.core.grants import METHODS
 from signaling.core.limits import Buckets
 from signaling.drain import drain
+from signaling.history_api import AT_ONCE, EVENT_SERVICE, HistoryApi
+from signaling.history_api import METHODS as history_methods
 from signaling.http import SERVER_OPTIONS, make_app
 from signaling.limits import Limits
 from signaling.metrics import SignalingMetrics
@@ -75,11 +77,13 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
         for service, methods in METHODS.items()
     }
 
-    services[ACCESS_SERVICE] = access_methods
+    services |= {ACCESS_SERVICE: access_methods, EVENT_SERVICE: history_methods}
+    history = HistoryApi(chassis.bus, asyncio.Semaphore(AT_ONCE))
+    own_calls: dict[str, Call] = {ACCESS_SERVICE: access.call, EVENT_SERVICE: history.call}
 
     async def call(context: TwirpContext, service: str, name: str, request: Message) -> Message:
-        api = access.call if service == ACCESS_SERVICE else room_api.call
-        return await api(context, service, name, request)
+        perform = own_calls.get(service, room_api.call)
+        return await perform(context, service, name, request)
 
     async def end_revoked() -> None:
         while True:
