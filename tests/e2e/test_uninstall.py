@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.e2e.release import Release
+from tests.e2e.release import Release, eventually
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(300)]
 
@@ -17,8 +17,12 @@ async def test_uninstall_leaves_only_the_volumes_of_nats_and_the_notes_say_so(
     await bare.kubectl("delete", "service", "e2e-front")
     await bare.uninstall()
     await bare.gone()
-    left = await bare.cluster.listed(bare.namespace)
-    assert left == claims
+
+    async def only_claims_are_left() -> bool:
+        return await bare.cluster.listed(bare.namespace) == claims
+
+    # A pod that was being replaced is made once more before its ReplicaSet is gone.
+    await eventually(only_claims_are_left, "nothing but the volume claims is left", 60)
     assert "persistentvolumeclaim" in bare.notes.lower()
     for kind in ("clusterrole", "clusterrolebinding"):
         selector = f"app.kubernetes.io/instance={bare.name},app.kubernetes.io/name=roomwright"

@@ -168,7 +168,7 @@ async def test_facts_without_an_acknowledgement_are_on_disk_soon_and_stored_once
         bus.is_silent = False
         await publisher.flush(5.0)
     assert await event_ids(bus, 3) == ["EV_0", "EV_1", "EV_2"]
-    assert bus._streams["EVENTS"]._messages[-1].sequence == 3
+    assert bus._streams["EVENTS"].messages[-1].sequence == 3
 
 
 async def test_a_fact_too_large_for_nats_holds_up_no_others() -> None:
