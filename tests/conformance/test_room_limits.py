@@ -1,13 +1,18 @@
 """Limits of rooms that hold when everybody comes at once."""
 
 import asyncio
+import os
+import signal
 from collections import Counter
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import aiohttp
 import pytest
 from livekit import api, rtc
 
-from tests.support.dev_server import KEY, SECRET, DevServer
+from loadtest.own_server import OwnServerError
+from tests.support.dev_server import KEY, SECRET, DevServer, running
 from tests.support.python_client import PythonClient, until
 
 pytestmark = [pytest.mark.asyncio(loop_scope="session"), pytest.mark.timeout(60)]
@@ -76,3 +81,34 @@ async def test_many_rooms_are_listed_whole(server: DevServer, room: str) -> None
         await asyncio.gather(
             *(lk.room.delete_room(api.DeleteRoomRequest(room=name)) for name in names)
         )
+
+
+@pytest.mark.parametrize("is_killed", [False, True], ids=["stopped", "killed"])
+async def test_a_persistent_room_is_there_after_a_restart(
+    tmp_path: Path, room: str, is_killed: bool
+) -> None:
+    tags = {"roomwright.persistent": "true"}
+    async with AsyncExitStack() as stack:
+        first = await stack.enter_async_context(running(tmp_path))
+        async with api.LiveKitAPI(first.http_url, KEY, SECRET) as lk:
+            request = api.CreateRoomRequest(
+                name=room, metadata="kept", empty_timeout=1, departure_timeout=1, tags=tags
+            )
+            made = await lk.room.create_room(request)
+            await asyncio.sleep(2)  # others would be over, and its record is written
+        if is_killed:
+            os.kill(first.pid, signal.SIGKILL)
+            with pytest.raises(OwnServerError):
+                await stack.aclose()
+    async with running(tmp_path) as second, api.LiveKitAPI(second.http_url, KEY, SECRET) as lk:
+        async with asyncio.timeout(25):
+            while not (  # noqa: ASYNC110 - it is asked, nothing tells
+                listed := (await lk.room.list_rooms(api.ListRoomsRequest(names=[room]))).rooms
+            ):
+                await asyncio.sleep(0.2)
+        assert [(it.sid, it.metadata) for it in listed] == [(made.sid, "kept")]
+        ann = await PythonClient.join(second, room, "ann")
+        assert ann.room.metadata == "kept"
+        await ann.leave()
+        await lk.room.delete_room(api.DeleteRoomRequest(room=room))
+        assert not (await lk.room.list_rooms(api.ListRoomsRequest(names=[room]))).rooms

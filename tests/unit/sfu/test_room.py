@@ -708,13 +708,59 @@ def test_the_time_of_a_room_goes_on_in_its_next_home() -> None:
     assert heir.room.is_closed
 
 
+def test_a_persistent_room_stays_when_nobody_is_in_it_and_goes_when_it_is_deleted() -> None:
+    scene = Scene(RoomSettings(max_duration=30))
+    tags = {"roomwright.persistent": "true"}
+    scene.call("CreateRoom", api.CreateRoomRequest(name="r", metadata="m", tags=tags))
+    scene.join("a")
+    scene.fact("PA_a", left=room_pb2.Left())
+    scene.now += 1_000_000
+    scene.do(Ticked())
+    assert not scene.room.is_closed
+    scene.join("b")
+    assert scene.room.info.metadata == "m"
+    scene.call("DeleteRoom", api.DeleteRoomRequest(room="r"))
+    assert scene.room.is_closed
+    assert scene.names()[-1] == "room_finished"
+
+
+def test_a_persistent_room_outlives_its_server_with_all_that_was_said_of_it() -> None:
+    scene = Scene()
+    tags = {"roomwright.persistent": "true"}
+    scene.call("CreateRoom", api.CreateRoomRequest(name="r", metadata="m", tags=tags))
+    scene.do(Closing(lk.SERVER_SHUTDOWN))
+    assert "room_finished" not in scene.names()
+    assert scene.effects[-1] == Closed(keeps_lease=True)
+    record = checkpoint_pb2.RoomCheckpoint.FromString(scene.room.checkpoint("") or b"")
+    heir = Scene(now=scene.now)
+    heir.do(Inherited(record, ()))
+    heir.now += 1_000_000
+    heir.do(Ticked())
+    assert not heir.room.is_closed
+    assert heir.room.info.metadata == "m"
+
+
+def test_a_room_that_is_persistent_no_more_ends_as_others_do() -> None:
+    scene = Scene()
+    for value in ("true", "false"):
+        tags = {"roomwright.persistent": value}
+        scene.call("CreateRoom", api.CreateRoomRequest(name="r", tags=tags))
+    scene.now += 301
+    scene.do(Ticked())
+    assert scene.room.is_closed
+
+
 @pytest.mark.parametrize(
     "tags",
     [
         {"roomwright.max_duration": value}
         for value in ("", "0", "-1", "1.5", "soon", "9" * 30, "\u0665")
     ]
-    + [{"roomwright.color": "red"}],
+    + [
+        {"roomwright.color": "red"},
+        {"roomwright.persistent": "yes"},
+        {"roomwright.persistent": "true", "roomwright.max_duration": "60"},
+    ],
 )
 def test_a_wrong_option_is_refused_and_no_room_begins(tags: dict[str, str]) -> None:
     scene = Scene()

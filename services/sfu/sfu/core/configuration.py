@@ -18,6 +18,8 @@ OPTIONS_PREFIX = "roomwright."
 """Tags that begin so are options of the room that LiveKit's messages have no field for."""
 MAX_DURATION = OPTIONS_PREFIX + "max_duration"
 """Seconds after which the room ends whoever is in it."""
+PERSISTENT = OPTIONS_PREFIX + "persistent"
+"""`true`: the room stays when nobody is in it, over restarts, until it is deleted."""
 LONGEST_S = 366 * 24 * 3600
 
 MAX_PLAYOUT_DELAY_MS = 40_950  # what the RTP header extension can say
@@ -109,14 +111,24 @@ def max_duration_s(tags: Mapping[str, str]) -> int:
     return int(tags.get(MAX_DURATION, "0"))
 
 
+def is_persistent(tags: Mapping[str, str]) -> bool:
+    """Does a room of these tags stay when nobody is in it?"""
+    return tags.get(PERSISTENT) == "true"
+
+
 def _wrong_option(tags: Mapping[str, str]) -> str | None:
     for name, value in tags.items():
         if name == MAX_DURATION:
             is_number = value.isascii() and value.isdecimal() and len(value) < 10
             if not is_number or not 1 <= int(value) <= LONGEST_S:
                 return f"tag {MAX_DURATION} must be seconds, 1 to {LONGEST_S}"
+        elif name == PERSISTENT:
+            if value not in ("true", "false"):
+                return f"tag {PERSISTENT} must be true or false"
         elif name.startswith(OPTIONS_PREFIX):
-            return f"there is no option {name[:64]!r}: there is {MAX_DURATION}"
+            return f"there is no option {name[:64]!r}: there are {MAX_DURATION} and {PERSISTENT}"
+    if is_persistent(tags) and MAX_DURATION in tags:
+        return f"a room is {PERSISTENT} or has {MAX_DURATION}, not both"
     return None
 
 

@@ -22,7 +22,7 @@ from chassis.roles import ROLE_ATTRIBUTE
 from contracts.events.v1 import events_pb2
 from contracts.room.v1 import checkpoint_pb2, room_pb2
 from sfu.core import room_calls
-from sfu.core.configuration import RoomWish, max_duration_s, settle
+from sfu.core.configuration import RoomWish, is_persistent, max_duration_s, settle
 from sfu.core.data_blobs import MAX_TOTAL_BYTES, DataBlobs
 from sfu.core.member import Member, Tombstone
 from sfu.core.room_events import (
@@ -743,16 +743,20 @@ class Room:
         self.touch()
 
     def _expires_at(self) -> float | None:
-        if self._empty_since is None or self._is_frozen:
+        if self._empty_since is None or self._is_frozen or self._is_persistent:
             return None
         if self._had_participant:
             return self._empty_since + self.info.departure_timeout
         return self._empty_since + self.info.empty_timeout
 
+    @property
+    def _is_persistent(self) -> bool:
+        return is_persistent(self._configuration.tags)
+
     def _ends_at(self) -> float | None:
         """When its time is over, counted from its creation by the clock on the wall: homes come and go."""
         longest = max_duration_s(self._configuration.tags) or self.settings.max_duration
-        if not longest or not self.is_started or self._is_frozen:
+        if not longest or not self.is_started or self._is_frozen or self._is_persistent:
             return None
         lasted_ms = self._wall_ms - self.info.creation_time_ms
         return self._now + longest - lasted_ms / 1000
@@ -786,7 +790,8 @@ class Room:
         lives_on: bool = False,
         end_reason: lk.RoomEndReason | None = None,
     ) -> None:
-        if lives_on:
+        # A persistent room is over when it is deleted, and by nothing else.
+        if lives_on or (self._is_persistent and reason == lk.SERVER_SHUTDOWN):
             self._leave(reason)
             return
         if reason == lk.STATE_MISMATCH:
