@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 ACCEPTING_S = 0.02
+ACCEPTING_TURNS = 10
+"""Turns of the loop from a socket that is accepted to the task that serves it, and some more."""
 
 
 class Cable:
@@ -50,7 +52,10 @@ class Cable:
             # A socket that is still open when the loop ends fails some later test; what was accepted
             # a moment ago has no task yet.
             await asyncio.sleep(ACCEPTING_S)
-            await asyncio.gather(*self._tasks)
+            for _ in range(ACCEPTING_TURNS):
+                await asyncio.sleep(0)
+            while self._tasks:
+                await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def pull(self) -> None:
         """End every connection and refuse new ones."""
