@@ -65,7 +65,7 @@ class Cable:
 
     async def plug(self) -> None:
         """Let connections through (again), on the same port."""
-        self._server = await asyncio.start_server(self._connection, "127.0.0.1", self._port)
+        self._server = await asyncio.start_server(self._accept, "127.0.0.1", self._port)
         self._port = self._server.sockets[0].getsockname()[1]
 
     def cut(self) -> None:
@@ -85,10 +85,12 @@ class Cable:
         for writer in self._writers:
             writer.transport.abort()
 
-    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.create_task(self._connection(reader, writer))
         self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers = [writer]
         try:
             await self._is_whole.wait()
@@ -112,9 +114,9 @@ class Cable:
             self._writers.difference_update(writers)
             for each in writers:
                 each.transport.abort()
+            for each in writers:
                 with suppress(OSError):
                     await each.wait_closed()
-            self._tasks.discard(task)
 
     async def _copy(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(OSError):
