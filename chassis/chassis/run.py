@@ -24,7 +24,7 @@ from chassis.chassis import Chassis, open_chassis
 from chassis.errors import SettingsError
 from chassis.health import WebServer
 from chassis.rpc import AddToServer
-from chassis.settings import ChassisSettings
+from chassis.settings import ChassisSettings, configured
 
 S = TypeVar("S", bound=ChassisSettings)
 GC_THRESHOLDS = (20_000, 50, 100)
@@ -186,6 +186,8 @@ def run(build: Build[S], settings_class: type[S]) -> None:
         settings = settings_class()
         logs.configure(json=settings.log_json, level=settings.log_level)
         flush = observe(build.__module__.partition(".")[0], settings)
+        for warning in configured().warnings:
+            log.warning(warning)
     except (ValidationError, ValueError, SettingsError) as error:
         sys.exit(f"settings: {settings_error_text(error)}")
     try:

@@ -1,12 +1,14 @@
 """The settings every service has. A service's own `Settings` extends these with its own prefix.
 
 Read once, in `__main__`, from the environment (`ROOMWRIGHT_NATS_URL=...`; a service puts its own
-name in place of ROOMWRIGHT) or from files; passed down as plain values after that.
+name in place of ROOMWRIGHT) and, below it, from the file that ROOMWRIGHT_CONFIG names; passed down as plain
+values after that.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import secrets
 import stat
 from collections.abc import Mapping
@@ -14,9 +16,16 @@ from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
-from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+from pydantic.fields import FieldInfo
+from pydantic_settings import (
+    BaseSettings,
+    NoDecode,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+)
 
-from chassis import ids
+from chassis import configuration, ids
+from chassis.configuration import Configuration
 from chassis.errors import SettingsError
 from chassis.roles import Role, parse_roles
 
@@ -96,6 +105,32 @@ TextList = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_listed)]
 """Several texts; in the environment separated by commas, or a JSON list."""
 
 
+def configured() -> Configuration:
+    """What the file that ROOMWRIGHT_CONFIG names holds, as it is now; raises `SettingsError`."""
+    path = os.environ.get(configuration.VARIABLE)
+    return configuration.EMPTY if not path else configuration.read(_text_of_file(path), path)
+
+
+def _text_of_file(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SettingsError(f"configuration {path}: {error.__class__.__name__}") from None
+
+
+class _FromFile(PydanticBaseSettingsSource):
+    """The configuration file's part for a service, as pydantic-settings asks for it."""
+
+    def get_field_value(self, field: FieldInfo, field_name: str) -> tuple[Any, str, bool]:
+        """Not asked: `__call__` gives all at once."""
+        raise NotImplementedError
+
+    def __call__(self) -> dict[str, Any]:
+        prefix = str(self.config.get("env_prefix", ""))
+        service = prefix.rstrip("_").lower()
+        return configured().of(service, self.settings_cls.model_fields)
+
+
 class ChassisSettings(BaseSettings):
     """What every service can be told; durations carry their unit in the name."""
 
@@ -163,6 +198,18 @@ class ChassisSettings(BaseSettings):
     """Share of the traces beginning here that are exported; the other services follow suit."""
     drain_timeout_s: float = 30.0
     """How long a stop waits for work to end before the process goes anyway."""
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is given in code wins over the environment, which wins over the configuration file."""
+        return init_settings, env_settings, _FromFile(settings_cls)
 
     @model_validator(mode="before")
     @classmethod

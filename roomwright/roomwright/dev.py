@@ -25,6 +25,7 @@ from pydantic import SecretStr, ValidationError
 
 from chassis import subjects
 from chassis.chassis import Chassis, open_chassis
+from chassis.configuration import Configuration
 from chassis.errors import SettingsError
 from chassis.run import observe, on_signals, settings_error_text
 from chassis.settings import ChassisSettings
@@ -73,6 +74,8 @@ async def run(settings: DevSettings, say: Say) -> None:
 async def _serve(
     settings: DevSettings, stack: AsyncExitStack, stop: asyncio.Event, say: Say
 ) -> None:
+    for warning in settings.configuration.warnings:
+        say(warning)
     hosts = usable_addresses(settings)
     require_free_ports(settings, hosts)
     nats = await nats_server.start(settings.data_dir.absolute() / "nats")
@@ -80,7 +83,8 @@ async def _serve(
     say(f"nats-server   {nats.url}, data in {settings.data_dir}")
     shared = shared_settings(settings, nats)
 
-    placement = await _start(stack, "placement", shared | {"grpc_address": "127.0.0.1:0"})
+    told = settings.configuration
+    placement = await _start(stack, "placement", shared | {"grpc_address": "127.0.0.1:0"}, told)
     placed = {"placement_address": placement.app.grpc_address}
     say(f"placement     {placement.app.grpc_address}")
 
@@ -93,6 +97,7 @@ async def _serve(
         | {"spool_directory": settings.data_dir.absolute() / "spool"}
         # SDKs test themselves with faults on demand; beyond loopback strangers could ask for them.
         | ({"simulate_allowed": True} if settings.is_local else {}),
+        told,
     )
     await _wait_until_known(sfu)
     say(f"sfu           media on UDP port {settings.udp_port} and TCP port {settings.tcp_port}")
@@ -101,11 +106,10 @@ async def _serve(
         stack,
         "webhook",
         shared
-        | {
-            "urls": settings.webhook_urls,
-            # Receivers run on the developer's own machine.
-            "allowed_networks": _LOCAL_NETWORKS,
-        },
+        # Receivers run on the developer's own machine.
+        | {"allowed_networks": _LOCAL_NETWORKS}
+        | ({"urls": settings.webhook_urls} if settings.webhook_urls else {}),
+        told,
     )
     if settings.webhook_urls:
         say(f"webhook       tells {', '.join(settings.webhook_urls)}")
@@ -119,6 +123,7 @@ async def _serve(
             "http_addresses": tuple(_host_port(host, settings.port) for host in hosts),
             "web_directory": web_directory(settings),
         },
+        told,
     )
     # Before signaling closes: everybody is told why while their sockets still work.
     stack.push_async_callback(sfu.app.end_calls)
@@ -152,7 +157,9 @@ class _Running:
     chassis: Chassis
 
 
-async def _start(stack: AsyncExitStack, name: str, values: dict[str, Any]) -> _Running:
+async def _start(
+    stack: AsyncExitStack, name: str, values: dict[str, Any], configuration: Configuration
+) -> _Running:
     """Build and start one service; it is closed when the stack is."""
     try:
         # Imported here so that `roomwright token` and --help need no service.
@@ -161,7 +168,8 @@ async def _start(stack: AsyncExitStack, name: str, values: dict[str, Any]) -> _R
     except ImportError as error:
         raise CommandError(f"{name} cannot be loaded: {error}; `make setup` installs it") from error
     settings_class = getattr(settings_module, f"{name.capitalize()}Settings")
-    settings: ChassisSettings = settings_class(**values)
+    configured = configuration.of(name, settings_class.model_fields)
+    settings: ChassisSettings = settings_class(**(configured | values))
     # A task of its own, so that each service's logs and traces carry its own name.
     return await asyncio.create_task(_start_named(stack, name, settings, build))
 

@@ -1,19 +1,21 @@
-"""What `roomwright dev` can be told, by flags and by a YAML file with the same names; flags win."""
+"""What `roomwright dev` can be told: by flags, by a YAML file with the same names, and in that file, for each service,
+what docs/operators/configuration.md tells; flags win."""
 
 from __future__ import annotations
 
 import ipaddress
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 import yaml
 from pydantic import SecretStr
 
+from chassis.configuration import ALL, EMPTY, Configuration, understood
 from chassis.errors import SettingsError
-from chassis.settings import MIN_SECRET_CHARACTERS, parse_keys
+from chassis.settings import MIN_SECRET_CHARACTERS, ChassisSettings, parse_keys
 from roomwright.errors import CommandError
 
 DEV_KEYS: Final = {"devkey": "secret"}
@@ -40,6 +42,8 @@ class DevSettings:
     log_level: str = "warning"
     log_json: bool = False
     otlp_endpoint: str = ""
+    configuration: Configuration = EMPTY
+    """What the file says for the services."""
 
     @property
     def is_local(self) -> bool:
@@ -57,11 +61,14 @@ def read(flags: Mapping[str, Any], config: Path | None) -> DevSettings:
 
     Raises `CommandError` that names the setting and never a secret.
     """
-    values = _read_file(config) if config is not None else {}
+    found = _read_file(config) if config is not None else {}
+    values = {name: found.pop(name) for name in _READ if name in found}
+    values |= _out_of_livekit(found)
     values |= {name: value for name, value in flags.items() if value is not None}
     if "keys" not in values and os.environ.get(KEYS_VARIABLE):
         values["keys"] = os.environ[KEYS_VARIABLE]
-    return _checked(DevSettings(**{name: _READ[name](name, values[name]) for name in values}))
+    read = {name: _READ[name](name, values[name]) for name in values}
+    return _checked(DevSettings(**read, configuration=_for_services(found, config)))
 
 
 def read_keys(value: object, name: str = "keys") -> dict[str, SecretStr]:
@@ -91,13 +98,35 @@ def _read_file(path: Path) -> dict[str, Any]:
         return {}
     if not isinstance(found, dict):
         raise CommandError(f"--config {path}: must be settings with names, like `port: 7880`")
-    known = [one.name for one in fields(DevSettings)]
-    for name in found:
-        if name not in known:
-            raise CommandError(
-                f"--config {path}: no setting {name!r}; there are {', '.join(known)}"
-            )
     return found
+
+
+def _out_of_livekit(found: dict[str, Any]) -> dict[str, Any]:
+    """Take out of the file what a livekit.yaml calls by other names than we do."""
+    values: dict[str, Any] = {}
+    for (section, name), ours in _LIVEKIT_NAMES.items():
+        place = found.get(section) if section else found
+        if not isinstance(place, dict) or name not in place:
+            continue
+        if name == "urls" and not all(isinstance(url, str) for url in place[name]):
+            continue  # targets with more than a URL: the webhook service reads them
+        values[ours] = _LIVEKIT_FORMS.get(name, lambda value: value)(place.pop(name))
+    return values
+
+
+def _for_services(found: dict[str, Any], path: Path | None) -> Configuration:
+    where = f"--config {path}"
+    try:
+        configuration = understood(found, where)
+    except SettingsError as error:
+        raise CommandError(str(error)) from None
+    for name in configuration.values.get(ALL, {}):
+        if name not in ChassisSettings.model_fields:
+            raise CommandError(
+                f"{where}: no setting {name!r}; there are {', '.join(_READ)}, "
+                "and those of docs/operators/configuration.md"
+            )
+    return configuration
 
 
 def _checked(settings: DevSettings) -> DevSettings:
@@ -188,4 +217,32 @@ _READ: Final[Mapping[str, Any]] = {
     "log_level": _level,
     "log_json": _flag_value,
     "otlp_endpoint": _url,
+}
+
+_LIVEKIT_NAMES: Final[Mapping[tuple[str, str], str]] = {
+    ("", "bind_addresses"): "bind",
+    ("", "key_file"): "keys",
+    ("rtc", "udp_port"): "udp_port",
+    ("rtc", "tcp_port"): "tcp_port",
+    ("rtc", "node_ip"): "node_ip",
+    ("logging", "level"): "log_level",
+    ("logging", "json"): "log_json",
+    ("webhook", "urls"): "webhook_urls",
+}
+"""By section and name, those of a livekit.yaml that are settings of `dev` itself."""
+
+
+def _file_text(path: object) -> str:
+    try:
+        return Path(str(path)).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise CommandError(f"key_file {path}: {error.__class__.__name__}") from None
+
+
+_LIVEKIT_FORMS: Final[Mapping[str, Any]] = {
+    "bind_addresses": lambda hosts: [host or "0.0.0.0" for host in hosts],
+    "key_file": _file_text,
+    "udp_port": lambda port: int(port.partition("-")[0]) if isinstance(port, str) else port,
+    "node_ip": lambda ip: ip.get("ipv4") or ip.get("ipv6") if isinstance(ip, dict) else ip,
+    "level": lambda level: "warning" if level == "warn" else level,
 }

@@ -25,6 +25,9 @@
 {{- if $root.Values.metrics.podAnnotations -}}
 {{- $own = merge (dict) $own (dict "prometheus.io/scrape" "true" "prometheus.io/path" "/metrics" "prometheus.io/port" (index . 2 | toString)) -}}
 {{- end -}}
+{{- with $root.Values.config -}}
+{{- $own = merge (dict) $own (dict "checksum/config" (toYaml . | sha256sum)) -}}
+{{- end -}}
 {{- with $own }}{{ toYaml . }}{{ end -}}
 {{- end -}}
 
@@ -157,6 +160,10 @@ readinessProbe:
 {{- $part := index $root.Values $service -}}
 {{- $v := $root.Values -}}
 {{ include "roomwright.downward" (list "POD_IP" "status.podIP") }}
+{{- if $v.config }}
+- name: ROOMWRIGHT_CONFIG
+  value: /config/config.yaml
+{{- end }}
 - name: {{ $prefix }}_LOG_LEVEL
   value: {{ $v.logLevel }}
 - name: {{ $prefix }}_HEALTH_ADDRESS
@@ -242,6 +249,11 @@ readinessProbe:
   readOnly: true
 - name: tmp
   mountPath: /tmp
+{{- if (index . 0).Values.config }}
+- name: config
+  mountPath: /config
+  readOnly: true
+{{- end }}
 {{- with (index (index . 0).Values (index . 1)).extraVolumeMounts }}
 {{ toYaml . }}
 {{- end }}
@@ -289,6 +301,11 @@ readinessProbe:
 - name: tmp
   emptyDir:
     sizeLimit: 64Mi
+{{- if $v.config }}
+- name: config
+  configMap:
+    name: {{ include "roomwright.name" (list $root "config") }}
+{{- end }}
 {{- with (index $v $service).extraVolumes }}
 {{ toYaml . }}
 {{- end }}

@@ -12,6 +12,7 @@ from chassis import subjects
 from chassis.chassis import Chassis
 from chassis.health import WebServer
 from chassis.keys import ApiKeys
+from chassis.reload import follow_configuration
 from chassis.revocations import Revocations
 from chassis.run import ServiceApp
 from chassis.tokens import Grants
@@ -91,6 +92,13 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
             revoked.clear()
             await rtc_api.end_revoked()
 
+    async def limit_anew(changed: SignalingSettings) -> None:
+        rates = changed.joins_per_second_per_address, changed.joins_burst_per_address
+        for buckets in (limits.joins, limits.failures):
+            buckets.per_second, buckets.burst = rates
+        limits.calls.per_second = changed.api_calls_per_second_per_key
+        limits.calls.burst = changed.api_burst_per_key
+
     def authenticate(request: Request) -> Grants | None:
         grants = rtc_api.authenticate(limits.address_of(request), request)
         if grants is not None:
@@ -108,6 +116,7 @@ async def build(settings: SignalingSettings, chassis: Chassis) -> ServiceApp:
             nodes.close_idle,
             partial(nodes.follow_takeovers, chassis.bus),
             partial(keys.follow_files, settings),
+            partial(follow_configuration, settings, limit_anew),
             partial(keys.follow_bucket, partial(chassis.kv, subjects.KEYS)),
             partial(revocations.follow, partial(chassis.kv, subjects.REVOCATIONS)),
             end_revoked,

@@ -9,6 +9,7 @@ from pydantic import SecretStr
 from chassis import subjects
 from chassis.chassis import Chassis
 from chassis.keys import ApiKeys
+from chassis.reload import follow_configuration
 from chassis.run import ServiceApp
 from webhook.clients import DeadLetters, ProgressRecords, Sender
 from webhook.core.guard import networks
@@ -57,7 +58,10 @@ async def build(settings: WebhookSettings, chassis: Chassis) -> ServiceApp:
         metrics,
         make_runner,
     )
-    targets = {target.id: target for target in settings.targets}
+
+    async def aim(now: WebhookSettings) -> None:
+        await dispatcher.aim({target.id: target for target in now.targets})
+
     chassis.health.tell("targets", lambda: _told(dispatcher))
     return ServiceApp(
         "webhook",
@@ -65,9 +69,10 @@ async def build(settings: WebhookSettings, chassis: Chassis) -> ServiceApp:
         tasks=[
             dispatcher.run,
             partial(keys.follow_files, settings),
+            partial(follow_configuration, settings, aim),
             partial(keys.follow_bucket, partial(chassis.kv, subjects.KEYS)),
         ],
-        before=[lambda: dispatcher.aim(targets)],
+        before=[partial(aim, settings)],
         after=[dispatcher.close, sender.close],
     )
 

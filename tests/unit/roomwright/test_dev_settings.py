@@ -105,3 +105,32 @@ def test_known_or_short_secret_is_refused_beyond_loopback(keys: str | None, addr
     assert not read(bind=[address], keys=keys, insecure_dev_keys=True).is_local
     assert read(bind=[address], keys=f"mine: {LONG}")
     assert read(bind=["127.0.0.2", "::1"], keys=keys).is_local
+
+
+def test_a_livekit_yaml_is_taken_for_dev_and_its_services(tmp_path: Path) -> None:
+    (tmp_path / "keys.yaml").write_text(f"mine: {LONG}\n")
+    text = f"""
+port: 7990
+bind_addresses: [127.0.0.1]
+key_file: {tmp_path / "keys.yaml"}
+logging: {{level: warn, json: true}}
+rtc: {{udp_port: 7991-7999, tcp_port: 7992, node_ip: {{ipv4: 192.0.2.1}}, use_ice_lite: true}}
+webhook: {{urls: ["http://127.0.0.1:1/"]}}
+room: {{empty_timeout: 60}}
+sfu: {{max_participants: 7}}
+"""
+    settings = read(written(tmp_path, text))
+    assert (settings.port, settings.udp_port, settings.tcp_port) == (7990, 7991, 7992)
+    assert (settings.bind, settings.node_ip) == (("127.0.0.1",), "192.0.2.1")
+    assert (settings.log_level, settings.log_json) == ("warning", True)
+    assert (list(settings.keys), settings.webhook_urls) == (["mine"], ("http://127.0.0.1:1/",))
+    known = ("empty_timeout_s", "max_participants")
+    told = settings.configuration.of("sfu", known)
+    assert told == {"empty_timeout_s": 60, "max_participants": 7}
+    assert len(settings.configuration.warnings) == 1
+    assert "rtc.use_ice_lite has no effect" in settings.configuration.warnings[0]
+
+
+def test_a_key_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    with pytest.raises(CommandError, match=r"key_file .*none: FileNotFoundError"):
+        read(written(tmp_path, f"key_file: {tmp_path / 'none'}"))
