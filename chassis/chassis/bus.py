@@ -136,7 +136,7 @@ class StreamReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamEnds:
-    """The sequences of the first message a stream still has, and of the last one it ever had."""
+    """The sequences of the first message a stream still has, and of the last one it ever had; 1 and 0 when it had none."""
 
     first: int
     last: int
@@ -378,7 +378,7 @@ class NatsBus:
             state = (await self.jetstream().stream_info(stream.name)).state
         except (nats.errors.Error, TimeoutError) as error:
             raise BusError(f"stream {stream.name} cannot be asked: {_words(error)}") from error
-        return StreamEnds(state.first_seq, state.last_seq)
+        return StreamEnds(max(1, state.first_seq), state.last_seq)
 
     async def stored_message(self, stream: Stream, sequence: int) -> Message | None:
         """See `Bus.stored_message`."""

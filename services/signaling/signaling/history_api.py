@@ -54,11 +54,6 @@ class HistoryApi:
             try:
                 return await self._page(grants.project, request)
             except BusError as error:
-                # Reading changes nothing, and a second try outlives a change of the stream's leader.
-                log.warning("the history cannot be read, trying once more", error=str(error))
-            try:
-                return await self._page(grants.project, request)
-            except BusError as error:
                 raise Unavailable(f"the history cannot be read now, try again: {error}") from error
 
     async def _page(

@@ -151,6 +151,20 @@ async def test_a_stream_tells_how_full_it_is(bus: Bus) -> None:
     assert 0.5 <= await bus.stream_fill(FACTS) < 1.0
 
 
+async def test_a_stream_that_never_held_anything_has_nothing_to_read(bus: Bus) -> None:
+    await bus.open_stream(FACTS)
+    ends = await bus.stream_ends(FACTS)
+    assert (ends.first, ends.last) == (1, 0)
+    reader = bus.open_reader(FACTS, FACTS.subjects, ends.first)
+    assert await reader.read(10, 0.05) == []
+    await bus.publish_durable("facts.a", b"first", "1")
+    async with asyncio.timeout(5):
+        while not (found := await reader.read(10, 0.5)):
+            pass
+    assert [message.data for message in found] == [b"first"]
+    await reader.close()
+
+
 async def test_fact_without_a_stream_is_refused(bus: Bus) -> None:
     with pytest.raises(BusError):
         await bus.publish_durable("nowhere", b"", "1")
