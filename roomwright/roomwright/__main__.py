@@ -6,7 +6,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from roomwright import dev_command, events_command, keys_command, token_command, webhooks_command
+from roomwright import (
+    backup_command,
+    dev_command,
+    events_command,
+    keys_command,
+    token_command,
+    webhooks_command,
+)
 from roomwright.errors import CommandError
 
 
@@ -23,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     events_command.add_to(commands)
     keys_command.add_to(commands)
     webhooks_command.add_to(commands)
+    backup_command.add_to(commands)
     options = parser.parse_args(arguments)
     try:
         options.run(options)

@@ -16,8 +16,10 @@ from pathlib import Path
 from typing import Final
 
 from chassis import logs
-from chassis.bus import NatsBus
+from chassis.bus import Message, NatsBus
+from chassis.errors import BusError
 from chassis.kv import OpenKv, nats_buckets
+from chassis.subjects import Stream
 from roomwright.errors import CommandError
 from roomwright.nats_server import connection_file
 
@@ -25,6 +27,8 @@ URL_VARIABLE: Final = "ROOMWRIGHT_NATS_URL"
 USER_VARIABLE: Final = "ROOMWRIGHT_NATS_USER"
 PASSWORD_VARIABLE: Final = "ROOMWRIGHT_NATS_PASSWORD"
 CONNECT_S: Final = 5.0
+READ_BATCH: Final = 500
+READ_WAIT_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +37,26 @@ class Connection:
 
     bus: NatsBus
     kv: OpenKv
+
+    async def messages(self, stream: Stream) -> AsyncIterator[Message]:
+        """What the stream has now, in order; nothing when there is no such stream yet."""
+        try:
+            ends = await self.bus.stream_ends(stream)
+        except BusError:
+            return
+        reader = self.bus.open_reader(stream, stream.subjects, ends.first)
+        try:
+            place = ends.first - 1
+            while place < ends.last:
+                messages = await reader.read(READ_BATCH, READ_WAIT_S)
+                if not messages:
+                    return
+                for message in messages:
+                    place = message.sequence
+                    if place <= ends.last:
+                        yield message
+        finally:
+            await reader.close()
 
 
 def add_flags(parser: argparse.ArgumentParser) -> None:

@@ -9,24 +9,19 @@ import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any, Final
+from typing import Any
 
 from google.protobuf.message import DecodeError
 
 from chassis import subjects
-from chassis.bus import Message
-from chassis.errors import BusError, ChassisError
+from chassis.errors import ChassisError
 from chassis.run import run_loop
-from chassis.subjects import Stream
 from contracts.events.v1 import events_pb2
 from contracts.webhook.v1 import webhook_pb2
 from roomwright import connection
 from roomwright.connection import Connection
 from roomwright.errors import CommandError
 from roomwright.token_command import seconds
-
-READ_BATCH: Final = 500
-READ_WAIT_S: Final = 1.0
 
 
 def add_to(commands: Any) -> None:
@@ -159,7 +154,7 @@ async def _letters(
     opened: Connection, options: argparse.Namespace
 ) -> AsyncIterator[tuple[webhook_pb2.DeadLetter, events_pb2.RoomEvent]]:
     choice = _Choice.of(options)
-    async for message in _messages(opened, subjects.WEBHOOKS_DEAD):
+    async for message in opened.messages(subjects.WEBHOOKS_DEAD):
         try:
             letter = webhook_pb2.DeadLetter.FromString(message.data)
             fact = events_pb2.RoomEvent.FromString(letter.event)
@@ -174,34 +169,13 @@ async def _facts(
     opened: Connection, options: argparse.Namespace
 ) -> AsyncIterator[events_pb2.RoomEvent]:
     choice = _Choice.of(options)
-    async for message in _messages(opened, subjects.EVENTS):
+    async for message in opened.messages(subjects.EVENTS):
         try:
             fact = events_pb2.RoomEvent.FromString(message.data)
         except DecodeError:
             continue  # of a later release
         if choice.takes(fact):
             yield fact
-
-
-async def _messages(opened: Connection, stream: Stream) -> AsyncIterator[Message]:
-    """What the stream has now, in order; nothing when there is no such stream yet."""
-    try:
-        ends = await opened.bus.stream_ends(stream)
-    except BusError:
-        return
-    reader = opened.bus.open_reader(stream, stream.subjects, ends.first)
-    try:
-        place = ends.first - 1
-        while place < ends.last:
-            messages = await reader.read(READ_BATCH, READ_WAIT_S)
-            if not messages:
-                return
-            for message in messages:
-                place = message.sequence
-                if place <= ends.last:
-                    yield message
-    finally:
-        await reader.close()
 
 
 def _time(unix_s: float) -> str:
