@@ -136,7 +136,7 @@ class StreamReader(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class StreamEnds:
-    """The sequences of the first message a stream still has, and of the last one it ever had; 1 and 0 when it had none."""
+    """The sequences of the first message a stream still has, and of the last one it ever had; 1 and 0: it had none."""
 
     first: int
     last: int
