@@ -53,10 +53,12 @@ RUN set -eu; rm -rf proto/gen; mkdir -p proto/gen; \
     touch proto/gen/contracts/py.typed
 COPY chassis /src/chassis
 COPY services /src/services
+COPY roomwright /src/roomwright
 ARG SOURCE_DATE_EPOCH=1700000000
 ENV SOURCE_DATE_EPOCH=$SOURCE_DATE_EPOCH
 RUN pip wheel --quiet --no-deps --no-build-isolation --no-index --wheel-dir /wheels \
-        ./proto ./chassis ./services/signaling ./services/placement ./services/sfu ./services/webhook
+        ./proto ./chassis ./services/signaling ./services/placement ./services/sfu ./services/webhook \
+        ./roomwright
 
 # ---- one environment per service: locked packages in one layer, ours in another -----------------------------------------
 
@@ -99,7 +101,8 @@ FROM environment AS packages
 COPY --from=wheels /wheels /wheels
 RUN for service in signaling placement sfu webhook; do \
         fill "/packages/$service" --no-deps --no-index --find-links /wheels contracts chassis "$service"; \
-    done
+    done; \
+    fill /packages/commands --no-deps --no-index --find-links /wheels roomwright
 
 # ---- what runs: Debian, the interpreter without its tools, one environment ---------------------------------------------
 
@@ -170,6 +173,8 @@ LABEL org.opencontainers.image.title="roomwright-webhook" \
       org.opencontainers.image.description="Tells webhook targets what happened in rooms"
 COPY --from=webhook-dependencies /opt/roomwright /opt/roomwright
 COPY --from=packages /packages/webhook /opt/roomwright
+# The operator's commands need what this service needs: the chart's backups run here.
+COPY --from=packages /packages/commands /opt/roomwright
 EXPOSE 8080
 ENTRYPOINT ["tini", "--", "roomwright-webhook"]
 

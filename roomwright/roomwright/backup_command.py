@@ -45,7 +45,20 @@ def add_to(commands: Any) -> None:
         description="Saves persistent rooms, API keys (without their secrets), revocations and the dead letters of "
         "webhooks, while everything runs. Calls and their history are not in it.",
     )
-    save.add_argument("file", type=Path, nargs="?", help="default: roomwright-<time>.jsonl.gz here")
+    save.add_argument(
+        "file",
+        type=Path,
+        nargs="?",
+        default=Path(),
+        help="a file, or a directory for roomwright-<time>.jsonl.gz (default: here)",
+    )
+    save.add_argument(
+        "--keep",
+        type=int,
+        default=0,
+        metavar="N",
+        help="of the directory's files of such names, remove all but the newest N",
+    )
     save.add_argument(
         "--with-secrets",
         action="store_true",
@@ -89,10 +102,27 @@ def _run(options: argparse.Namespace, action: Callable[[Connection, Any], Awaita
 
 async def _save(opened: Connection, options: argparse.Namespace) -> None:
     made = datetime.fromtimestamp(int(time.time()), UTC)
-    file = options.file or Path(f"roomwright-{made:%Y%m%dT%H%M%SZ}.jsonl.gz")
+    file = _place(options.file, options.keep, f"{made:%Y%m%dT%H%M%SZ}")
     records = [record async for record in _records(opened, options.with_secrets)]
     size = backup.write(file, records, f"{made:%Y-%m-%dT%H:%M:%SZ}")
     _say(f"{file}: {_counted(records)}; {size} bytes")
+    if options.keep:
+        _remove_older(file.parent, options.keep)
+
+
+def _place(given: Path, keep: int, time_text: str) -> Path:
+    if given.is_dir():
+        return given / f"roomwright-{time_text}.jsonl.gz"
+    if keep:
+        raise CommandError(f"--keep is for a directory, and {given} is none")
+    return given
+
+
+def _remove_older(directory: Path, keep: int) -> None:
+    """Of the backups named by their time, all but the newest; called when the last one is whole."""
+    for old in sorted(directory.glob("roomwright-*Z.jsonl.gz"))[:-keep]:
+        old.unlink()
+        _say(f"{old}: removed, {keep} are kept")
 
 
 async def _records(opened: Connection, with_secrets: bool) -> AsyncIterator[Record]:

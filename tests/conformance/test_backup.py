@@ -76,6 +76,14 @@ async def test_a_backup_brings_back_what_was_set_up(tmp_path: Path, room: str) -
         await asyncio.sleep(2)  # the room's record is written
         saved = await command(first_data, "backup", str(file))
         assert ": 1 rooms, 1 API keys, 1 revocations, 1 dead letters; " in saved
+        kept = tmp_path / "kept"
+        kept.mkdir()
+        await command(first_data, "backup", str(kept), "--keep", "1")
+        await asyncio.sleep(1)  # names have seconds
+        assert "removed, 1 are kept" in await command(
+            first_data, "backup", str(kept), "--keep", "1"
+        )
+        assert len(list(kept.iterdir())) == 1
 
     secrets.write_text(f"mine: {secret}\n")
     async with running(second_data.parent) as second:

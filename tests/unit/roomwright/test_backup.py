@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from roomwright import backup
+from roomwright import backup, backup_command
 from roomwright.errors import CommandError
 
 RECORDS = [{"kind": "room", "name": "lobby", "record": "AAA="}, {"kind": "key", "name": "k"}]
@@ -65,3 +65,12 @@ def test_what_is_no_backup_is_refused(file: Path, tmp_path: Path) -> None:
 def test_a_place_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(CommandError, match="cannot be written: No such file"):
         backup.write(tmp_path / "none" / "a", [], "now")
+
+
+def test_only_the_newest_files_of_our_names_are_kept(tmp_path: Path) -> None:
+    names = [f"roomwright-2026112{day}T031700Z.jsonl.gz" for day in range(5)]
+    for name in (*names, "mine.jsonl.gz"):
+        (tmp_path / name).touch()
+    backup_command._remove_older(tmp_path, 2)
+    left = sorted(path.name for path in tmp_path.iterdir())
+    assert left == ["mine.jsonl.gz", *names[3:]]
