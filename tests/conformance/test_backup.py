@@ -73,8 +73,11 @@ async def test_a_backup_brings_back_what_was_set_up(tmp_path: Path, room: str) -
             await lk.room.create_room(api.CreateRoomRequest(name=f"{room}-passing"))
         secret = (await command(first_data, "keys", "add", "mine")).strip().partition(": ")[2]
         await leave(first_data, room)
-        await asyncio.sleep(2)  # the room's record is written
-        saved = await command(first_data, "backup", str(file))
+        async with asyncio.timeout(20):
+            while ": 1 rooms" not in (  # noqa: ASYNC110 - it is asked, nothing tells
+                saved := await command(first_data, "backup", str(file))
+            ):
+                await asyncio.sleep(0.2)  # the room's record is written a moment later
         assert ": 1 rooms, 1 API keys, 1 revocations, 1 dead letters; " in saved
         kept = tmp_path / "kept"
         kept.mkdir()
