@@ -286,6 +286,10 @@ class KvUnavailable(KvError):
     """The store cannot be reached, or refused the write; nothing was written."""
 
 
+class InvalidKey(KvError):
+    """The key is too long for the store."""
+
+
 class OutcomeUnknown(KvError):
     """No acknowledgement came: the write may or may not have happened. Read back to learn which."""
 

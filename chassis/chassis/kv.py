@@ -23,6 +23,7 @@ from nats.js.kv import KeyValue
 
 from chassis.bus import ACK_TIMEOUT_S, NatsBus
 from chassis.errors import (
+    InvalidKey,
     KeyExists,
     KvUnavailable,
     NotConnected,
@@ -182,20 +183,17 @@ class NatsKv:
 
     async def keys(self) -> list[str]:
         """See `Kv.keys`."""
-        store = await self._store()
-        try:
-            return sorted(decode_key(key) for key in await store.keys())
-        except nats.js.errors.NoKeysError:
-            return []
-        except (nats.errors.Error, TimeoutError) as error:
-            raise self._unavailable(error) from error
+        return [entry.key for entry in await self._entries(">", meta_only=True)]
 
     async def entries(self, under: str) -> list[Entry]:
         """See `Kv.entries`."""
+        return await self._entries(f"{encode_key(under)}.>")
+
+    async def _entries(self, pattern: str, *, meta_only: bool = False) -> list[Entry]:
         store = await self._store()
         found: dict[str, Entry] = {}
         try:
-            watcher = await store.watch(f"{encode_key(under)}.>")
+            watcher = await store.watch(pattern, meta_only=meta_only)
             try:
                 async with asyncio.timeout(ACK_TIMEOUT_S):
                     async for update in whole(watcher):
@@ -400,11 +398,13 @@ class MemoryKv:
 
     async def get(self, key: str) -> Entry | None:
         """See `Kv.get`."""
+        encode_key(key)
         self._require()
         return self._entries.get(key)
 
     async def create(self, key: str, value: bytes) -> int:
         """See `Kv.create`."""
+        encode_key(key)
         self._require(value)
         if key in self._entries:
             raise KeyExists(f"{self._bucket.name}: {key!r} exists")
@@ -412,17 +412,20 @@ class MemoryKv:
 
     async def update(self, key: str, value: bytes, revision: int) -> int:
         """See `Kv.update`."""
+        encode_key(key)
         self._require(value)
         self._require_revision(key, revision)
         return self._write(key, value)
 
     async def put(self, key: str, value: bytes) -> int:
         """See `Kv.put`."""
+        encode_key(key)
         self._require(value)
         return self._write(key, value)
 
     async def delete(self, key: str, revision: int | None = None) -> None:
         """See `Kv.delete`."""
+        encode_key(key)
         self._require()
         if revision is not None:
             self._require_revision(key, revision)
@@ -509,8 +512,14 @@ def path(*names: str) -> str:
 
 
 def encode_key(key: str) -> str:
-    """A key as NATS allows it, a token for each level: itself if possible, else `=` and base64url."""
-    return ".".join(_encode_level(level) for level in key.split(_LEVEL))
+    """A key as NATS allows it, a token for each level: itself if possible, else `=` and base64url.
+
+    Raises `InvalidKey`: the server ends the connection of who names a subject that is too long.
+    """
+    encoded = ".".join(_encode_level(level) for level in key.split(_LEVEL))
+    if len(encoded) > MAX_KEY_CHARACTERS:
+        raise InvalidKey(f"a key of {len(encoded)} characters: {MAX_KEY_CHARACTERS} at most")
+    return encoded
 
 
 def decode_key(encoded: str) -> str:
@@ -531,6 +540,8 @@ def _decode_level(encoded: str) -> str:
     return base64.urlsafe_b64decode(text + "=" * (-len(text) % 4)).decode()
 
 
+MAX_KEY_CHARACTERS: Final = 2000
+"""Encoded. A whole protocol line of NATS has 4096 bytes unless its server is told otherwise."""
 _LEVEL: Final = "\x1f"  # ASCII unit separator: in no key that was not made by `path`
 _PLAIN_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
 _REMOVALS: Final = ("DEL", "PURGE")

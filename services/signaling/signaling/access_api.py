@@ -18,6 +18,7 @@ from chassis.revocations import Revocations
 from chassis.tokens import Grants
 from chassis.twirp import Methods, TwirpContext
 from contracts.access.v1 import access_pb2
+from signaling.core.join import MAX_IDENTITY_BYTES, MAX_ROOM_NAME_BYTES
 
 ACCESS_SERVICE: Final = "roomwright.AccessService"
 METHODS: Final[Methods] = {
@@ -55,7 +56,12 @@ class AccessApi:
         raise NotAllowed
 
     async def revoke_participant(self, room: str, identity: str, not_before: int) -> None:
-        """Refuse tokens of a room (scoped) and identity; raise `Unavailable` when that cannot be kept."""
+        """Refuse tokens of a room (scoped) and identity; raise `Unavailable` when that cannot be kept.
+
+        Raises `InvalidArgument` for an identity that nobody can have.
+        """
+        if len(identity.encode()) > MAX_IDENTITY_BYTES:
+            raise InvalidArgument(f"identity exceeds {MAX_IDENTITY_BYTES} bytes")
         try:
             bucket = await self.kv(subjects.REVOCATIONS)
             await self.revocations.revoke_participant(bucket, room, identity, not_before)
@@ -68,6 +74,8 @@ class AccessApi:
         _require_admin(grants, request.room)
         if not request.room or not request.identity:
             raise InvalidArgument("room and identity are required")
+        if len(request.room.encode()) > MAX_ROOM_NAME_BYTES:
+            raise InvalidArgument(f"room name exceeds {MAX_ROOM_NAME_BYTES} bytes")
         if request.not_before < 0:
             raise InvalidArgument("not_before is a time in Unix seconds")
         room = scoped(grants.project, request.room)

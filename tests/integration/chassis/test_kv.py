@@ -7,7 +7,7 @@ import pytest
 
 from chassis import kv as chassis_kv
 from chassis.bus import NatsBus
-from chassis.errors import KeyExists, KvError, KvUnavailable, WrongRevision
+from chassis.errors import InvalidKey, KeyExists, KvError, KvUnavailable, WrongRevision
 from chassis.kv import CaughtUp, Change, Deleted, Entry, Kv, MemoryKv, NatsKv, path
 from chassis.subjects import Bucket
 from tests.support.cable import Cable
@@ -39,6 +39,18 @@ async def test_created_value_is_read_back(kv: Kv) -> None:
     revision = await kv.create("a", b"1")
     assert await kv.get("a") == Entry("a", b"1", revision)
     assert await kv.last_revision() == revision
+
+
+async def test_a_key_that_is_too_long_is_refused_and_costs_nothing_else(kv: Kv) -> None:
+    await kv.create("a", b"1")
+    for key in ("a" * 5000, path("room", "ü" * 1000)):
+        with pytest.raises(InvalidKey, match="2000 at most"):
+            await kv.get(key)
+        with pytest.raises(InvalidKey):
+            await kv.put(key, b"2")
+    longest = path("participant", "ü" * 128, "ü" * 128)
+    await kv.put(longest, b"3")
+    assert await kv.keys() == ["a", longest]
 
 
 async def test_create_of_a_present_key_is_refused(kv: Kv) -> None:
