@@ -61,12 +61,12 @@ async def test_the_history_of_a_room_is_read_in_the_cluster(release: Release, ro
             return [event["event"] for event in page["events"]] == ["room_started", "room_finished"]
 
     await eventually(is_told, "the room's beginning and end are told")
+    # Made before the revocation: a later one is good.
+    validate = f"{release.http_url}/rtc/validate?access_token={release.token(room, 'ann')}"
     revoked = f"{release.http_url}/twirp/roomwright.AccessService/RevokeParticipant"
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
         async with http.post(revoked, json={"room": room, "identity": "ann"}) as answer:
             assert answer.status == 200, await answer.text()
-        validate = f"{release.http_url}/rtc/validate?access_token={release.token(room, 'ann')}"
-
         async def is_refused() -> bool:
             async with http.get(validate) as refused:
                 return refused.status == 401
