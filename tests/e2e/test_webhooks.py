@@ -67,6 +67,7 @@ async def test_the_history_of_a_room_is_read_in_the_cluster(release: Release, ro
     async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {token}"}) as http:
         async with http.post(revoked, json={"room": room, "identity": "ann"}) as answer:
             assert answer.status == 200, await answer.text()
+
         async def is_refused() -> bool:
             async with http.get(validate) as refused:
                 return refused.status == 401
